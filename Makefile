@@ -1,0 +1,72 @@
+# One target per habit. `make install` is run by every target that needs it.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# PyTorch's CPU wheels; tried first and alone, so that an unreachable index costs a second and nothing else.
+TORCH_CPU := https://download.pytorch.org/whl/cpu
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve smoke test test-unit test-integration check fmt bench bench-api boundary fuzz soak stress \
+	chaos clean
+
+help: ## Shows this list.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 20
+
+install: $(STAMP) ## Installs everything into .venv.
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: install it, or run make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	-$(BIN)/pip install --quiet --retries 0 --timeout 15 -c constraints.txt --index-url $(TORCH_CPU) torch 2>/dev/null
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip check
+	@touch $(STAMP)
+
+serve: install ## Serves the laptop profile: no GPU and no weights needed.
+	$(BIN)/skyreels serve
+
+smoke: install ## Serves, makes one video, stops.
+	$(BIN)/skyreels serve --smoke
+
+test: test-unit test-integration ## Passes every test that needs no GPU.
+
+test-unit: install ## The tests that start no whole system, on two cores.
+	$(BIN)/pytest -n 2 -m 'not integration'
+
+test-integration: install ## The tests that start whole systems.
+	$(BIN)/pytest -m 'integration and not stress'
+
+check: install ## Lint, types, spelling.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+fmt: install ## Formats and fixes what can be fixed.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install ## Makes the tables of BENCHMARKS.md again (minutes).
+	$(BIN)/python -m tests.perf.bench --install
+
+boundary: install ## Splits the time between stages into its parts.
+	$(BIN)/python -m tests.perf.boundary
+
+stress: install ## The tests that kill and count for minutes.
+	$(BIN)/pytest -m stress
+
+bench-api: install ## How fast the HTTP edge answers, with 100,000 jobs in the store (minutes).
+	$(BIN)/python -m tests.perf.api
+
+chaos: install ## 1,000 small jobs while processes are killed and frozen, and a verdict (half an hour).
+	$(BIN)/skyreels-load chaos
+
+fuzz: install ## Machine-made requests against a system of its own (many minutes).
+	$(BIN)/python -m tests.perf.fuzz
+
+soak: install ## 300 jobs in a row: memory over time.
+	$(BIN)/python -m tests.perf.soak
+
+clean: ## Removes the environment and the state of the laptop profile.
+	rm -rf $(VENV) .skyreels

@@ -1,0 +1,1 @@
+"""What the system knows and decides: records, plans, job store and policies. No tensors, no Ray."""

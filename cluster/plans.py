@@ -1,0 +1,102 @@
+"""Integer geometry: buckets, frames, latents, tokens. Pure functions of sizes, exact by construction.
+
+Sizes are (height, width) in pixels. Wan2.1's VAE has stride (4, 8, 8) and its DiT patches (1, 2, 2), so one
+token covers one latent frame × 16 × 16 pixels and every side is a multiple of 16.
+
+The bucket tables are the released models' (values are facts of the checkpoints; goldens `preproc_buckets`):
+the key nearest to height / width names the row, and both sides are floored to a multiple of 16. The keys are the
+tables' own rounded ratios, not the exact ones: the choice must use them to agree with the original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cluster.errors import InvalidRequest
+
+VAE_STRIDE_T = 4
+VAE_STRIDE_S = 8
+TOKEN_PIXELS = 16  # one token's side: VAE stride × patch
+
+Size = tuple[int, int]
+
+BUCKETS: Mapping[str, Mapping[float, Size]] = {
+    # Toy sizes for tiny checkpoints, same rule.
+    "64P": {
+        0.38: (48, 128), 0.57: (64, 112), 0.71: (80, 112), 1.00: (80, 80),
+        1.40: (112, 80), 1.75: (112, 64), 2.67: (128, 48),
+    },
+    "480P": {
+        0.38: (392, 1046), 0.43: (420, 980), 0.48: (444, 925), 0.50: (452, 904), 0.53: (466, 880),
+        0.54: (470, 870), 0.56: (480, 854), 0.62: (506, 810), 0.67: (522, 784), 0.75: (554, 738),
+        1.00: (640, 640), 1.33: (740, 555), 1.50: (784, 522), 1.78: (854, 480), 1.89: (880, 466),
+        2.00: (906, 454), 2.08: (924, 444),
+    },
+    "540P": {
+        0.34: (416, 1216), 0.38: (464, 1216), 0.40: (464, 1152), 0.43: (496, 1152), 0.48: (496, 1024),
+        0.50: (512, 1024), 0.53: (512, 960), 0.57: (544, 960), 0.60: (544, 912), 0.63: (576, 912),
+        0.67: (576, 864), 0.72: (624, 864), 0.75: (624, 832), 0.79: (656, 832), 0.84: (656, 784),
+        0.92: (720, 784), 1.00: (720, 720), 1.09: (784, 720), 1.26: (784, 624), 1.33: (832, 624),
+        1.40: (832, 592), 1.49: (880, 592), 1.62: (880, 544), 1.78: (960, 544), 1.88: (960, 512),
+        2.00: (1024, 512), 2.13: (1024, 480),
+    },
+    "720P": {
+        0.38: (588, 1568), 0.43: (628, 1466), 0.48: (666, 1388), 0.50: (678, 1356), 0.53: (698, 1318),
+        0.54: (706, 1306), 0.56: (720, 1280), 0.62: (758, 1212), 0.67: (784, 1176), 0.75: (832, 1110),
+        1.00: (960, 960), 1.33: (1108, 832), 1.50: (1176, 784), 1.78: (1280, 720), 1.89: (1320, 698),
+        2.00: (1358, 680), 2.08: (1386, 666),
+    },
+}  # fmt: skip
+
+
+def floor16(pixels: int) -> int:
+    """The largest multiple of 16 that is not above `pixels`."""
+    return pixels // TOKEN_PIXELS * TOKEN_PIXELS
+
+
+def bucket(family: str, height: int, width: int) -> Size:
+    """The output size (height, width) for a source of the given size in a resolution family.
+
+    Raises:
+        InvalidRequest: the family does not exist.
+    """
+    table = BUCKETS.get(family)
+    if table is None:
+        raise InvalidRequest(
+            f"Resolution {family!r} does not exist; use one of {', '.join(BUCKETS)}.", param="resolution"
+        )
+    ratio = height / width
+    key = min(table, key=lambda candidate: abs(candidate - ratio))
+    bucket_height, bucket_width = table[key]
+    return floor16(bucket_height), floor16(bucket_width)
+
+
+def aspect_bucket(family: str, aspect_ratio: str) -> Size:
+    """The output size for an explicit aspect "W:H".
+
+    Raises:
+        InvalidRequest: the aspect is not of that form, or the family does not exist.
+    """
+    try:
+        width, height = (int(part) for part in aspect_ratio.split(":"))
+    except ValueError:
+        width = height = 0
+    if width <= 0 or height <= 0:
+        raise InvalidRequest(f"Aspect ratio {aspect_ratio!r} must look like '16:9'.", param="aspect_ratio")
+    return bucket(family, height, width)
+
+
+def clip_frames(duration_s: int, fps: int) -> int:
+    """Pixel frames of a clip: fps·d + 1, so that the VAE's first frame stands alone."""
+    return fps * duration_s + 1
+
+
+def latent_frames(frames: int) -> int:
+    """Latent frames of a clip of `frames` = 4k + 1 pixel frames.
+
+    Raises:
+        ValueError: the number is not of that form.
+    """
+    if frames < 1 or (frames - 1) % VAE_STRIDE_T:
+        raise ValueError(f"{frames} frames is not of the form 4k + 1")
+    return (frames - 1) // VAE_STRIDE_T + 1

@@ -1,0 +1,1 @@
+"""Pure scheduling decisions: state in, actions out, the clock as data."""

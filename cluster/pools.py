@@ -1,0 +1,111 @@
+"""A pool: one Serve deployment, the stages it hosts, and how many processes share their work."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cluster.graphs import GRAPHS
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+DENOISE = "denoise"
+VAE_STAGES = ("condition", "decode")
+BRANCHES = 3  # evaluations of the DiT that a guided step needs
+Label = Annotated[
+    str, Field(pattern=r"^([a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?/)?[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?$")
+]
+_VALUE = "[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?"
+LabelValue = Annotated[str, Field(pattern=f"^{_VALUE}$")]
+LabelRule = Annotated[str, Field(pattern=rf"^!?({_VALUE}|in\({_VALUE}(, ?{_VALUE})*\))$")]
+STAGES = tuple(sorted(set().union(*(graph.stages for graph in GRAPHS.values()))))
+
+
+class Pool(BaseModel):
+    """One Serve deployment that hosts one or several stages.
+
+    `num_cpus`, `num_gpus` and `threads` are those of each process that computes: the replica itself, and every rank
+    where `ranks` is above 1. Ranks share denoising steps where the pool hosts them, else the VAE's work.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]{0,30}$")]
+    stages: tuple[str, ...]
+    replicas: Count = 1
+    slots: dict[str, int] = Field(default_factory=dict, description="stage → calls at once; 1 where not named")
+    num_cpus: Positive = 1.0
+    num_gpus: Annotated[float, Field(ge=0)] = 0.0
+    threads: Count = 1
+    drain_s: Positive = 60.0
+    labels: dict[Label, LabelRule] = Field(
+        default_factory=dict, description="Ray labels of the nodes it may run on: x, !x, in(x, y) or !in(x, y)"
+    )
+    ranks: Count = Field(
+        default=1,
+        description="processes that share a denoising step, else encode and decode; 1 = the replica itself",
+    )
+    branches: Count = Field(default=1, description="groups of the ranks, each with its own branch of a guided step")
+    ulysses: Count | None = Field(default=None, description="of a group; the largest that divides the heads if unset")
+    ring: Count | None = Field(default=None, description="of a group; what Ulysses leaves if unset")
+    engine: Literal["torch", "xfuser", "yunchang"] = Field(
+        default="torch", description="whose attention kernels shared forwards use; all but torch need a GPU"
+    )
+    residents: Count = Field(default=2, description="denoise calls at once, their steps interleaved")
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        unknown = set(self.stages) - set(STAGES)
+        if unknown or not self.stages:
+            raise ValueError(f"stages must be some of {', '.join(STAGES)}; got {sorted(unknown) or 'none'}")
+        if set(self.slots) - set(self.stages):
+            raise ValueError("slots names a stage that this pool does not host")
+        return self
+
+    @model_validator(mode="after")
+    def _group(self) -> Self:
+        if self.ranks > 1 and 0 < self.num_gpus <= 0.5:
+            raise ValueError("num_gpus: two ranks could land on one GPU, which NCCL refuses; give each more than 0.5")
+        if DENOISE not in self.stages:
+            names = ("branches", "engine", "residents", "ring", "ulysses")
+            if given := [name for name in names if getattr(self, name) != type(self).model_fields[name].default]:
+                raise ValueError(f"{', '.join(given)}: only a pool that hosts {DENOISE} has a denoiser group")
+            if self.ranks > 1 and not self.grouped:
+                raise ValueError(f"ranks: only {DENOISE}, {' and '.join(VAE_STAGES)} can be shared; use replicas")
+            return self
+        if DENOISE in self.slots:
+            raise ValueError(f"slots: those of {DENOISE} are set by residents")
+        known = self.branches * (self.ulysses or 1) * (self.ring or 1)
+        if self.ranks % known or (self.ulysses and self.ring and known != self.ranks):
+            raise ValueError(
+                f"branches × ulysses × ring must be the number of ranks, which is {self.ranks}; "
+                f"got {self.branches} × {self.ulysses or 'any'} × {self.ring or 'any'}"
+            )
+        if self.branches > BRANCHES:
+            raise ValueError(f"branches: a guided step has {BRANCHES}, so {self.branches} groups would never be filled")
+        if self.engine != "torch" and (self.ranks == 1 or not self.num_gpus):
+            raise ValueError(
+                f"engine: {self.engine} has kernels for forwards that several GPUs share; set num_gpus and ranks, "
+                "or engine torch"
+            )
+        return self
+
+    def slots_of(self, stage: str) -> int:
+        return self.residents if stage == DENOISE else self.slots.get(stage, 1)
+
+    def devices_of(self, stage: str) -> int:
+        """How many processes (each with its GPU, where there is one) a call of the stage computes on."""
+        return self.ranks if stage in self.grouped else 1
+
+    @property
+    def grouped(self) -> tuple[str, ...]:
+        """The stages whose work `ranks` processes share; none where a replica works alone."""
+        if self.ranks == 1:
+            return ()
+        return tuple(stage for stage in self.stages if stage in ((DENOISE,) if DENOISE in self.stages else VAE_STAGES))
+
+    @property
+    def controls_only(self) -> bool:
+        """Whether the replica computes nothing itself: its ranks do, in processes of their own."""
+        return set(self.stages) == set(self.grouped)

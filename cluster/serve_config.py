@@ -1,0 +1,77 @@
+"""The Serve config (`ServeDeploySchema`) of an installation, generated from its `Config`.
+
+What may change live (replica counts, concurrency, drain) stands in the deployments; what a replica is stands in the
+builder's arguments.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cluster.config import Config
+from cluster.pools import Pool
+
+APPLICATION = "skyreels"
+IMPORT_PATH = "deployments.app:build"
+HEALTH_PERIOD_S = 2.0
+REQUESTS = 100  # at once in one Api replica, beside its event streams
+CONTROLLER_CPUS = 0.1  # a replica that only orders its ranks' work
+
+
+def serve_config(config: Config) -> dict[str, Any]:
+    """The declarative config that Serve's REST API, `serve deploy` and a RayService take."""
+    ongoing = REQUESTS + config.api.max_streams  # an open event stream is a request to Serve
+    return {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": config.api.host, "port": config.api.port},
+        "logging_config": {"encoding": "JSON", "enable_access_log": False},
+        "applications": [
+            {
+                "name": APPLICATION,
+                "route_prefix": "/",
+                "import_path": IMPORT_PATH,
+                "args": config.model_dump(mode="json"),
+                "deployments": [
+                    _deployment("Api", config.api.replicas, ongoing, config.api.num_cpus, 0, drain_s=20),
+                    _deployment("Scheduler", 1, 100, config.scheduler.num_cpus, 0, drain_s=5),
+                    _deployment("Courier", config.delivery.replicas, 100, config.delivery.num_cpus, 0, drain_s=5),
+                    *(_pool(pool) for pool in config.pools),
+                ],
+            }
+        ],
+    }
+
+
+def _deployment(
+    name: str, replicas: int, ongoing: int, num_cpus: float, num_gpus: float, *, drain_s: float
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "num_replicas": replicas,
+        "max_ongoing_requests": ongoing,
+        "graceful_shutdown_timeout_s": drain_s,
+        "health_check_period_s": HEALTH_PERIOD_S,
+        "ray_actor_options": {"num_cpus": num_cpus, "num_gpus": num_gpus},
+    }
+
+
+def _pool(pool: Pool) -> dict[str, Any]:
+    # Twice the slots: a call may wait inside the replica for a slot that the store already counts as free.
+    ongoing = 2 * sum(pool.slots_of(stage) for stage in pool.stages)
+    num_cpus, num_gpus = (CONTROLLER_CPUS, 0) if pool.controls_only else (pool.num_cpus, pool.num_gpus)
+    deployment = _deployment(pool.name, pool.replicas, ongoing, num_cpus, num_gpus, drain_s=pool.drain_s)
+    labels = dict(pool.labels)
+    if pool.ranks > 1:
+        # The replica sits in bundle 0, rank i in bundle i + 1, all on one node.
+        ranks = [_bundle(pool.num_cpus, pool.num_gpus)] * pool.ranks
+        deployment["placement_group_bundles"] = [_bundle(num_cpus, num_gpus), *ranks]
+        deployment["placement_group_strategy"] = "STRICT_PACK"
+        if labels:
+            deployment["placement_group_bundle_label_selector"] = [labels] * (1 + pool.ranks)
+    elif labels:
+        deployment["ray_actor_options"]["label_selector"] = labels
+    return deployment
+
+
+def _bundle(num_cpus: float, num_gpus: float) -> dict[str, float]:
+    return {"CPU": num_cpus} | ({"GPU": num_gpus} if num_gpus else {})

@@ -1,0 +1,1 @@
+"""What the system computes: encoders, denoiser, decoder, media. No Ray, no HTTP, no job ids."""

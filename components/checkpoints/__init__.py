@@ -1,0 +1,7 @@
+"""Checkpoints: where they lie, whether they fit, and which ones they are."""
+
+from components.checkpoints.fingerprint import fingerprint
+from components.checkpoints.source import known_arguments, read_config, resolve
+from components.checkpoints.weights import load_strict
+
+__all__ = ["fingerprint", "known_arguments", "load_strict", "read_config", "resolve"]

@@ -1,0 +1,5 @@
+"""Arrangements of the diffusion transformers, one module per model family."""
+
+from components.dit.reference import REFERENCE_SLOTS, ReferenceDiT
+
+__all__ = ["REFERENCE_SLOTS", "ReferenceDiT"]

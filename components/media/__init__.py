@@ -1,0 +1,1 @@
+"""Reading images and writing video, without torch."""

@@ -1,0 +1,168 @@
+"""The Wan 2.1 VAE, streamed in time.
+
+Causal in time: the first frame stands alone, then four pixel frames make one latent frame. The library's encoder and
+decoder carry the past in a feature cache (the last two frames before each causal convolution); here each call owns its
+cache, so calls do not disturb each other, memory does not grow with the clip and nothing is concatenated twice.
+
+Shape letters as in `components.values`; f is the pixel frames of one chunk: 1, then 4, 4, …
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+from components.checkpoints import known_arguments, load_strict, read_config
+from components.device import VAE_DTYPE, Placement
+from components.errors import CheckpointMismatch
+from components.values import Condition, Latents
+
+STRIDE_T = 4
+STRIDE_S = 8
+
+
+@dataclass(frozen=True, slots=True)
+class LatentScale:
+    """The per-channel constants that make latents unit normal. Part of the VAE's configuration."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def load(cls, root: Path) -> Self:
+        """From a release's `vae/config.json` alone: whoever denoises needs no VAE. CheckpointMismatch."""
+        return cls.of(read_config(root / "vae" / "config.json"))
+
+    @classmethod
+    def of(cls, config: Any) -> Self:
+        """From a VAE configuration. CheckpointMismatch."""
+        mean, std = config.get("latents_mean"), config.get("latents_std")
+        if not mean or not std or len(mean) != len(std):
+            raise CheckpointMismatch("The VAE's configuration lacks latents_mean and latents_std of one length.")
+        return cls(tuple(map(float, mean)), tuple(map(float, std)))
+
+    def normalise(self, latents_BCTHW: torch.Tensor) -> torch.Tensor:
+        """VAE space to DiT space."""
+        mean, std = self._like(latents_BCTHW)
+        return (latents_BCTHW - mean) / std
+
+    def denormalise(self, latents_BCTHW: torch.Tensor) -> torch.Tensor:
+        """DiT space to VAE space."""
+        mean, std = self._like(latents_BCTHW)
+        return latents_BCTHW * std + mean
+
+    def _like(self, latents_BCTHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mean, std = (
+            torch.tensor(row, device=latents_BCTHW.device, dtype=latents_BCTHW.dtype).view(1, -1, 1, 1, 1)
+            for row in (self.mean, self.std)
+        )
+        return mean, std
+
+
+class Vae:
+    """AutoencoderKLWan in fp32. Stateless between calls; generators may be interleaved.
+
+    On GPU the convolutions run as cuDNN chooses (TF32 by default, as in the original), which differs from CPU at 1e-3.
+    """
+
+    def __init__(self, model: AutoencoderKLWan, placement: Placement) -> None:
+        self.scale = LatentScale.of(model.config)
+        self._model = model
+        self._device = placement.device
+        self._encoder_caches = _count_convolutions(model.encoder)
+        self._decoder_caches = _count_convolutions(model.decoder)
+
+    @classmethod
+    def load(cls, root: Path, placement: Placement) -> Self:
+        """From a release's `vae/`. CheckpointMismatch."""
+        folder = root / "vae"
+        config = read_config(folder / "config.json")
+        if config.get("is_residual") or config.get("patch_size"):
+            raise CheckpointMismatch(f"{folder} is a Wan 2.2 VAE; these models use the Wan 2.1 one.")
+        with torch.device("meta"):
+            model = AutoencoderKLWan(**known_arguments(AutoencoderKLWan, config))
+        load_strict(model, folder, device=placement.device, dtype_of=lambda _: VAE_DTYPE)
+        return cls(model, placement)
+
+    @property
+    def model(self) -> AutoencoderKLWan:
+        """The library's model, for whoever arranges how it runs (`components.vae_parallel`)."""
+        return self._model
+
+    def encode_references(self, images_KCYX: torch.Tensor) -> Condition:
+        """The posterior of each image, encoded alone as a clip of one frame.
+
+        Args:
+            images_KCYX: [K, 3, Y, X] in [-1, 1], K ≥ 1; sides are multiples of 8.
+
+        Returns:
+            Mean and log-variance [K, 16, H, W] fp32, in VAE space (not normalised).
+        """
+        posteriors = [self.encode(image_CYX[None, :, None]) for image_CYX in images_KCYX]
+        mean_KCTHW = torch.cat([mean for mean, _ in posteriors])
+        logvar_KCTHW = torch.cat([logvar for _, logvar in posteriors])
+        return Condition(mean_KCHW=mean_KCTHW[:, :, 0], logvar_KCHW=logvar_KCTHW[:, :, 0])
+
+    @torch.no_grad()
+    def encode(self, video_BCFYX: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A clip's posterior.
+
+        Args:
+            video_BCFYX: [B, 3, 4k + 1, Y, X] in [-1, 1].
+
+        Returns:
+            Mean and log-variance [B, 16, k + 1, H, W] fp32, in VAE space.
+
+        Raises:
+            ValueError: the frame count is not 4k + 1, or a side is not a multiple of 8.
+        """
+        _, _, frames, height, width = video_BCFYX.shape
+        if frames < 1 or (frames - 1) % STRIDE_T or height % STRIDE_S or width % STRIDE_S:
+            raise ValueError(f"a clip of {frames} frames, {height} × {width}, is not 4k + 1 frames with sides of 8n")
+        video_BCFYX = video_BCFYX.to(self._device, VAE_DTYPE)
+        cache: list[Any] = [None] * self._encoder_caches
+        starts = (0, *range(1, frames, STRIDE_T))
+        moments = [
+            self._model.quant_conv(self._model.encoder(video_BCFYX[:, :, a:b], feat_cache=cache, feat_idx=[0]))
+            for a, b in pairwise((*starts, frames))
+        ]
+        posterior = DiagonalGaussianDistribution(torch.cat(moments, dim=2))
+        return posterior.mean, posterior.logvar
+
+    def decode(self, latents: Latents) -> Iterator[np.ndarray]:
+        """The clip in 8 bits, chunk by chunk: uint8 [f, Y, X, 3], rounded to the nearest level."""
+        for frames_BCFYX in self.decode_float(latents):
+            levels_FYXC = frames_BCFYX[0].permute(1, 2, 3, 0).mul(255).round()
+            yield levels_FYXC.to(torch.uint8).cpu().numpy()
+
+    def decode_float(self, latents: Latents) -> Iterator[torch.Tensor]:
+        """The clip chunk by chunk: fp32 [1, 3, f, Y, X] in [0, 1]."""
+        latents_BCTHW = latents.video_BCTHW.to(self._device, VAE_DTYPE)
+        for chunk_BCFYX in self._chunks(self.scale.denormalise(latents_BCTHW)):
+            yield (chunk_BCFYX / 2 + 0.5).clamp(0, 1)
+
+    def _chunks(self, latents_BCTHW: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Latents in VAE space to [B, 3, f, Y, X] in [-1, 1], one chunk per latent frame."""
+        cache: list[Any] = [None] * self._decoder_caches
+        for index in range(latents_BCTHW.shape[2]):
+            yield self._decode_frame(latents_BCTHW[:, :, index : index + 1], cache, first=index == 0)
+
+    @torch.no_grad()  # on the frame and not the generator, where it would leak into the consumer's code
+    def _decode_frame(self, latent_BCTHW: torch.Tensor, cache: list[Any], *, first: bool) -> torch.Tensor:
+        hidden_BCTHW = self._model.post_quant_conv(latent_BCTHW)
+        chunk_BCFYX: torch.Tensor = self._model.decoder(hidden_BCTHW, feat_cache=cache, feat_idx=[0], first_chunk=first)
+        return chunk_BCFYX.clamp(-1, 1)
+
+
+def _count_convolutions(module: torch.nn.Module) -> int:
+    """How many entries the module's feature cache has."""
+    return sum(isinstance(child, WanCausalConv3d) for child in module.modules())

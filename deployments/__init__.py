@@ -1,0 +1,1 @@
+"""What joins cluster and components into a running Ray Serve application."""

@@ -1,0 +1,167 @@
+"""The door: a draft and its media become a stored job, or one clear refusal and nothing at all.
+
+Order matters: limits first, then media (fetched side by side, bounded, probed), then files, then the job row. The
+row is the commit: files of a request that was refused later are removed, a job without its files cannot exist.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from cluster.canonical import Draft, canonical, check, word
+from cluster.config import Config
+from cluster.errors import Damaged, InvalidRequest, MediaRejected, NotFound
+from cluster.files import FileInfo, UploadedFile
+from cluster.graphs import graph
+from cluster.records import Delivery, Job, Media
+from cluster.registry import Model
+from cluster.store.base import JobStore
+from cluster.tenancy import Once
+from components.errors import MediaError
+from components.media.image import probe
+from deployments.api.sources import Base64Source, DataUriSource, FileSource, Reference, UploadSource, UrlSource
+from deployments.artifacts import ArtifactStore, job_key, job_prefix
+from deployments.fetch import Fetcher, decode_base64, decode_data_uri
+from deployments.outbound import Outbound
+from deployments.telemetry import logger
+
+
+class Intake:
+    """Turns checked drafts into jobs."""
+
+    def __init__(self, store: JobStore, artifacts: ArtifactStore, fetcher: Fetcher, config: Config) -> None:
+        self._store = store
+        self._artifacts = artifacts
+        self._fetcher = fetcher
+        self._limits = config.media
+        self._outbound = Outbound(config.media.allow_hosts)
+        self._tenants = config.limits
+        self._prices = config.price_table
+        self._keep_s = config.artifacts.keep_s
+
+    async def accept(
+        self, model: Model, draft: Draft, references: Sequence[Reference], tenant: str, once: Once | None = None
+    ) -> Job:
+        """Stores a job for the draft; the earlier one when its idempotency key has made one.
+
+        Raises:
+            InvalidRequest: a limit, a URL or a medium is refused; nothing was stored.
+            Conflict: the idempotency key came with another request.
+            LimitExceeded: a limit of the tenant is reached; nothing was stored.
+            Unavailable: the job store or the artifact store is not reachable.
+        """
+        # Before any work: what was accepted once is not fetched again.
+        if once is not None and (known := await self._store.replayed(tenant, once)) is not None:
+            return known
+        check(model, draft)
+        await self._check_receivers(draft.delivery)
+        files = await asyncio.gather(*(self._read(reference, tenant) for reference in references))
+        # One after the other: a decoded image is far larger than its file.
+        infos = [await self._probe(reference, data) for reference, data in zip(references, files, strict=True)]
+        job_id = f"video_{secrets.token_hex(12)}"
+        accepted = False
+        try:
+            media: list[Media] = []
+            for reference, file, info in zip(references, files, infos, strict=True):
+                with _naming(reference.param):
+                    media.append(await self._keep(job_id, len(media), file, info))
+            request = canonical(model, draft, tuple(media), ttl_s=self._keep_s)
+            job = await self._store.create_job(
+                job_id,
+                tenant,
+                request,
+                graph(model.graph, request.n),
+                once=once,
+                limits=self._tenants.of(tenant),
+                price_usd=request.duration_s * self._prices.per_s_usd(request.model, request.resolution),
+            )
+            accepted = job.id == job_id  # else another request with this key was quicker
+            if accepted:
+                logger().info("accepted", extra={"job": job_id})
+            return job
+        finally:
+            if not accepted:
+                await self._artifacts.delete_tree(job_prefix(job_id))
+
+    async def _check_receivers(self, delivery: Delivery) -> None:
+        for field, url in (("webhook_url", delivery.webhook_url), ("upload_url", delivery.upload_url)):
+            if url is not None:
+                param = word(delivery.dialect, field)
+                await self._outbound.check(url, param=param, timeout_s=self._limits.fetch_timeout_s)
+
+    async def inspect(self, references: Sequence[Reference], tenant: str) -> list[FileInfo | None]:
+        """What the media are of a request that cannot become a job: None for a URL, as nothing is fetched for it.
+
+        Raises:
+            InvalidRequest: an image is refused, or an uploaded file does not exist.
+            Unavailable: the job store is not reachable.
+        """
+        found: list[FileInfo | None] = []
+        for reference in references:
+            if isinstance(reference.source, UrlSource):
+                found.append(None)
+                continue
+            file = await self._read(reference, tenant)
+            found.append(file.info if isinstance(file, UploadedFile) else await self._probe(reference, file))
+        return found
+
+    async def _read(self, reference: Reference, tenant: str) -> bytes | UploadedFile:
+        """A medium's bytes, at most `max_file_nbytes`, or the uploaded file that holds them. InvalidRequest."""
+        limit = self._limits.max_file_nbytes
+        with _naming(reference.param):
+            match reference.source:
+                case UrlSource(url):
+                    return await self._fetcher.fetch(url)
+                case DataUriSource(uri):
+                    return await asyncio.to_thread(decode_data_uri, uri, limit)
+                case Base64Source(text):
+                    return await asyncio.to_thread(decode_base64, text, limit)
+                case UploadSource(data):
+                    if len(data) > limit:
+                        raise MediaRejected(f"the file has {len(data)} bytes; the limit is {limit}.")
+                    return data
+                case FileSource(file_id):
+                    return await self._store.get_file(file_id, tenant)
+
+    async def _probe(self, reference: Reference, file: bytes | UploadedFile) -> FileInfo:
+        with _naming(reference.param):
+            if isinstance(file, bytes):
+                image = await asyncio.to_thread(probe, file, max_pixels=self._limits.max_image_pixels)
+                return FileInfo("image", image.media_type, image.width, image.height)
+            if file.info.kind != "image":
+                raise MediaRejected(f"the file {file.id} is {file.info.media_type}; an image is needed.")
+            return file.info
+
+    async def _keep(self, job_id: str, index: int, file: bytes | UploadedFile, info: FileInfo) -> Media:
+        """The job's own copy: what becomes of an uploaded file does not matter to it."""
+        key = job_key(job_id, "inputs", f"{index}.{info.media_type.rpartition('/')[2]}")
+        if isinstance(file, bytes):
+            stored = await self._artifacts.put_bytes(key, file)
+        else:
+            stored = await self._artifacts.copy(file.uri, key, sha256=file.sha256)
+        return Media(
+            uri=stored.uri,
+            media_type=info.media_type,
+            nbytes=stored.nbytes,
+            sha256=stored.sha256,
+            width=info.width,
+            height=info.height,
+        )
+
+
+@contextmanager
+def _naming(param: str) -> Iterator[None]:
+    """Errors of one medium name the parameter that it came by."""
+    try:
+        yield
+    except InvalidRequest as error:
+        raise type(error)(f"{param}: {error.message}", param=param) from error
+    except NotFound as error:
+        raise InvalidRequest(f"{param}: {error.message}", param=param) from error
+    except Damaged as error:
+        raise MediaRejected(f"{param}: {error.message} Upload it again.", param=param) from error
+    except MediaError as error:
+        raise MediaRejected(f"{param}: {error}", param=param) from error

@@ -1,0 +1,75 @@
+"""Receiving an uploaded file: bounded, told by its bytes, probed, stored, and only then a row."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from functools import partial
+from typing import BinaryIO
+
+from cluster.config import Config
+from cluster.errors import MediaRejected
+from cluster.files import FileInfo, NewFile, UploadedFile
+from cluster.store.base import JobStore
+from components.errors import MediaError
+from components.media.container import HEAD_NBYTES, probe_media, sniff
+from components.media.image import probe
+from deployments.artifacts import ArtifactStore, file_prefix
+
+PIECE_NBYTES = 2**20
+
+
+class Uploads:
+    """Turns uploads into stored files."""
+
+    def __init__(self, store: JobStore, artifacts: ArtifactStore, config: Config) -> None:
+        self._store = store
+        self._artifacts = artifacts
+        self._limits = config.files
+        self._media = config.media
+
+    async def accept(
+        self, file: BinaryIO, nbytes: int, *, filename: str, purpose: str, keep_s: float | None, tenant: str
+    ) -> UploadedFile:
+        """Stores an open, seekable file of `nbytes` bytes; it is read a piece at a time.
+
+        Raises:
+            MediaRejected: too large, or no image, video or sound that can be read; nothing was stored.
+            Unavailable: the job store or the artifact store is not reachable.
+        """
+        info = await asyncio.to_thread(self._probe, file, nbytes)
+        file_id = f"file-{uuid.uuid4()}"
+        accepted = False
+        try:
+            await asyncio.to_thread(file.seek, 0)
+            pieces = iter(partial(file.read, PIECE_NBYTES), b"")
+            stored = await self._artifacts.put_pieces(f"{file_prefix(file_id)}/data", pieces)
+            keep_s = min(keep_s or self._limits.keep_s, self._limits.keep_s)
+            new = NewFile(file_id, filename, purpose, stored.uri, stored.nbytes, stored.sha256, info, keep_s)
+            row = await self._store.create_file(tenant, new)
+            accepted = True
+            return row
+        finally:
+            if not accepted:
+                await self._artifacts.delete_tree(file_prefix(file_id))
+
+    def _probe(self, file: BinaryIO, nbytes: int) -> FileInfo:
+        try:
+            _check_size(nbytes, self._limits.max_nbytes)
+            file.seek(0)
+            if sniff(file.read(HEAD_NBYTES)) is not None:
+                media = probe_media(
+                    file, max_pixels=self._media.max_image_pixels, max_duration_s=self._limits.max_duration_s
+                )
+                return FileInfo(media.kind, media.media_type, media.width, media.height, media.duration_s)
+            _check_size(nbytes, self._media.max_file_nbytes)
+            file.seek(0)
+            image = probe(file.read(), max_pixels=self._media.max_image_pixels)
+            return FileInfo("image", image.media_type, image.width, image.height)
+        except MediaError as error:
+            raise MediaRejected(f"file: {error}", param="file") from error
+
+
+def _check_size(nbytes: int, limit: int) -> None:
+    if nbytes > limit:
+        raise MediaError(f"It has {nbytes} bytes; the limit is {limit}.")

@@ -1,0 +1,156 @@
+"""The WaveSpeed dialect: submit a task, query its result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from cluster.canonical import Draft, check
+from cluster.errors import UnknownModel
+from cluster.records import Delivery, Dialect
+from cluster.registry import KNOWN
+from deployments.api import errors
+from deployments.api.bodies import body_schema, problems, read_json
+from deployments.api.idempotency import IdempotencyKey, Idempotent
+from deployments.api.links import WAVESPEED_ROOT, links_of
+from deployments.api.services import Served, Services, Tenant
+from deployments.api.sources import Reference, parse_source, references
+from deployments.api.wavespeed.schemas import Envelope, ImageToVideo, ReferenceToVideo, Refusal
+from deployments.api.wavespeed.views import prediction
+
+Webhook = Annotated[str | None, Query(description="http(s) URL that is called when the task has ended.")]
+ERRORS: dict[int | str, dict[str, Any]] = {
+    code: {"model": Refusal} for code in (400, 401, 403, 404, 409, 413, 429, 503)
+}
+PREDICTIONS = "predictions"
+
+router = APIRouter(prefix=WAVESPEED_ROOT, tags=["wavespeed"], responses=ERRORS)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a page of WaveSpeed's reference documents: the parameters, and how they become a draft."""
+
+    body: type[ReferenceToVideo | ImageToVideo]
+    read: Callable[[Any], tuple[Draft, tuple[Reference, ...]]]
+
+
+def _reference_to_video(body: ReferenceToVideo) -> tuple[Draft, tuple[Reference, ...]]:
+    draft = Draft(prompt=body.prompt, images=len(body.images), duration_s=body.duration, aspect_ratio=body.aspect_ratio)
+    return draft, tuple(references(body.images, "images"))
+
+
+def _image_to_video(body: ImageToVideo) -> tuple[Draft, tuple[Reference, ...]]:
+    draft = Draft(
+        prompt=body.prompt,
+        images=1,
+        aspect_ratio=body.aspect_ratio,
+        seed=body.seed,
+        negative_prompt=body.negative_prompt,
+    )
+    return draft, (Reference(parse_source(body.image, param="image"), "image"),)
+
+
+TASKS: Mapping[str, Task] = {
+    "skyreels-v3-r2v": Task(ReferenceToVideo, _reference_to_video),
+    "skyreels-v1-i2v": Task(ImageToVideo, _image_to_video),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request that submits a task, and on whose behalf."""
+
+    request: Request
+    services: Services
+    tenant: str
+    idempotent: IdempotencyKey
+    webhook: str | None
+
+
+def _call(request: Request, services: Served, tenant: Tenant, idempotent: Idempotent, webhook: Webhook = None) -> Call:
+    return Call(request, services, tenant, idempotent, webhook)
+
+
+Submission = Annotated[Call, Depends(_call)]
+
+
+async def _submit(address: str, call: Call) -> Envelope | JSONResponse:
+    request, services = call.request, call.services
+    known = services.registry.known(address)
+    task = TASKS.get(known.name)
+    if task is None:
+        raise UnknownModel(
+            f"{known.name} has no WaveSpeed address; see the addresses in GET /v1/models.", param="model"
+        )
+    try:
+        fields = await read_json(request)
+        body = task.body.model_validate(fields)
+    except ValidationError as error:
+        return errors.bad_body(request.url.path, problems(error.errors()))
+    draft, images = task.read(body)
+    draft = replace(draft, delivery=Delivery(dialect=Dialect.WAVESPEED, webhook_url=call.webhook))
+    check(known, draft)
+    if known.name not in services.registry.models:
+        await services.intake.inspect(images, call.tenant)
+    model = services.registry.find(known.name)
+    once = call.idempotent.of(Dialect.WAVESPEED, [known.name, call.webhook, fields])
+    job = await services.intake.accept(model, draft, images, call.tenant, once)
+    await services.wake()
+    return Envelope(data=prediction(job, links_of(request, services.config)))
+
+
+def _documented(address: str, title: str, task: Task) -> None:
+    """A route of its own for each reference page, with its parameters in the OpenAPI document."""
+
+    async def submit(call: Submission) -> Envelope | JSONResponse:
+        return await _submit(address, call)
+
+    router.add_api_route(
+        f"/{address}",
+        submit,
+        methods=["POST"],
+        response_model=Envelope,
+        summary=title,
+        description="Submits a task. Every model that the registry knows is checked in full before it is refused.",
+        openapi_extra=body_schema(task.body),
+    )
+
+
+for _known in KNOWN.values():
+    if _known.wavespeed is not None:
+        _documented(_known.wavespeed, _known.title, TASKS[_known.name])
+
+
+@router.get(f"/{PREDICTIONS}/{{prediction_id}}")
+@router.get(f"/{PREDICTIONS}/{{prediction_id}}/result")
+async def result(prediction_id: str, request: Request, services: Served, tenant: Tenant) -> Envelope:
+    """A prediction. A failed one is a 200 with the error inside."""
+    job = await services.store.get_job(prediction_id, tenant)
+    return Envelope(data=prediction(job, links_of(request, services.config)))
+
+
+@router.post("/{vendor}/{model}", response_model=Envelope, include_in_schema=False)
+async def submit_alias(vendor: str, model: str, call: Submission) -> Envelope | JSONResponse:
+    """The documented routes in another letter case or by an alias, and every name that is none."""
+    _refuse_method(vendor)
+    return await _submit(f"{vendor}/{model}", call)
+
+
+@router.post("/{vendor}/{model}/{task}", response_model=Envelope, include_in_schema=False)
+async def submit_task_alias(vendor: str, model: str, task: str, call: Submission) -> Envelope | JSONResponse:
+    """As `submit_alias`, for names of three parts."""
+    _refuse_method(vendor)
+    return await _submit(f"{vendor}/{model}/{task}", call)
+
+
+def _refuse_method(vendor: str) -> None:
+    """POST to a prediction matches the two paths above, but there is no such vendor."""
+    if vendor == PREDICTIONS:
+        raise HTTPException(405, "Predictions are read with GET.", headers={"Allow": "GET"})

@@ -1,0 +1,1 @@
+"""The `skyreels` command: one module per group of commands."""

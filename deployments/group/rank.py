@@ -1,0 +1,145 @@
+"""One process's part of a denoiser group: DiT weights, the resident runs, and its side of the collectives.
+
+Every rank holds whole latents between steps and computes the same run bit by bit, so only rank 0 writes and no rank
+asks another for anything but its part of a forward. Outside of a step no collective is open.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cluster.config import Config
+from cluster.errors import Damaged, NotFound
+from cluster.plans import latent_frames
+from cluster.pools import Pool
+from cluster.records import Handle, StageWork
+from components import checkpoints
+from components.branches import Branches, in_turn
+from components.denoiser import Denoiser, DenoiseSpec, Run
+from components.dit import ReferenceDiT
+from components.errors import NonFiniteLatents, SnapshotMismatch
+from components.snapshot import Snapshot
+from components.usp import BranchParallel, Meshes, SequenceParallel, pick, vote
+from components.vae import LatentScale
+from components.values import Condition, TextContext
+from deployments.group import commands
+from deployments.group.commands import Command, Done
+from deployments.group.member import Member
+from deployments.hints import Hints
+
+
+class Rank(Member):
+    """See `Member`."""
+
+    def __init__(self, config: Config, pool: Pool, rank: int) -> None:
+        """As `Member`."""
+        super().__init__(config, pool, rank)
+        self._meshes: Meshes | None = None
+        self._denoiser: Denoiser | None = None
+        self._prepared: dict[str, Run] = {}
+        self._runs: dict[str, Run] = {}
+
+    def join(self, address: str, port: int) -> None:
+        """As `Member.join`."""
+        super().join(address, port)
+        self._meshes = Meshes(self._placement.device.type, self._config.denoise.step_timeout_s)
+
+    def close(self) -> None:
+        """As `Member.close`."""
+        self._runs, self._prepared, self._denoiser = {}, {}, None
+        super().close()
+
+    def _carry_out(self, command: Command) -> Done:
+        match command:
+            case commands.Load(model):
+                self._load(model)
+            case commands.Prepare(job, work, hints):
+                self._prepared[job] = self._build(work, hints)
+                return Done(self._prepared[job].step)
+            case commands.Commit(job):
+                self._runs[job] = self._prepared.pop(job)
+                return Done(self._runs[job].step)
+            case commands.Step(job):
+                return self._step(self._runs[job])
+            case commands.Snapshot(job, key):
+                return self._snapshot(self._runs[job], key)
+            case commands.Finish(job, key):
+                return self._finish(self._runs[job], key)
+            case commands.Drop(job):
+                self._prepared.pop(job, None)
+                self._runs.pop(job, None)
+        return Done()
+
+    def _load(self, model: str) -> None:
+        self._denoiser = None  # the old weights go before the new ones come
+        self._empty()
+        served = next(served for served in self._config.models if served.name == model)
+        root: Path = checkpoints.resolve(served.checkpoint, served.revision)
+        dit = ReferenceDiT.load(root, self._placement, self._config.denoise.attention)
+        self._denoiser = Denoiser(dit, LatentScale.load(root), self._share(dit))
+
+    def _share(self, dit: ReferenceDiT) -> Branches:
+        """Shares the forwards among the ranks as the pool says; how the branches of a step are carried out."""
+        pool, heads = self._pool, int(dit.model.config.num_attention_heads)
+        layout = pick(pool.ranks // pool.branches, heads, pool.ulysses, pool.ring)
+        if self._meshes is None:
+            return in_turn
+        sequence = SequenceParallel(dit.model, self._meshes, None if pool.engine == "torch" else pool.engine)
+        if pool.branches > 1:
+            return BranchParallel(sequence, self._meshes, inner=layout, whole=pick(pool.ranks, heads))
+        sequence.use(layout)
+        return in_turn
+
+    @property
+    def _loaded(self) -> Denoiser:
+        if self._denoiser is None:
+            raise RuntimeError("no model is loaded")
+        return self._denoiser
+
+    def _build(self, work: StageWork, hints: Hints) -> Run:
+        request = work.request
+        spec = DenoiseSpec(
+            height=request.height,
+            width=request.width,
+            latent_frames=latent_frames(request.frames),
+            steps=request.steps,
+            seed=request.seed_of(work.call.ref.result),
+            flow_shift=self._config.registry.models[request.model].flow_shift,
+            guidance=request.guidance,
+            guidance_image=request.guidance_image,
+        )
+        context = self._open(work.inputs["context"], hints, TextContext)
+        condition = self._open(work.inputs["condition"], hints, Condition)
+        if work.snapshot is None:
+            return self._loaded.begin(spec, context, condition)
+        return self._loaded.restore(self._read(work.snapshot), spec, context, condition)
+
+    def _read(self, handle: Handle) -> Snapshot:
+        """A stored snapshot. SnapshotMismatch when it is gone or damaged: the job starts over."""
+        try:
+            return Snapshot.from_bytes(self._io.run(self._artifacts.get_bytes(handle.uri, handle.sha256)))
+        except (NotFound, Damaged) as error:
+            raise SnapshotMismatch(error.message) from error
+
+    def _step(self, run: Run) -> Done:
+        """All ranks fail together or not at all, so that no later step waits for one of them."""
+        failure: NonFiniteLatents | None = None
+        with self._together():
+            try:
+                self._loaded.step(run)
+            except NonFiniteLatents as error:
+                failure = error
+            if self._meshes is not None and vote(failure is not None) and failure is None:
+                failure = NonFiniteLatents(f"The latents became NaN or Inf on another rank in step {run.step}.")
+        if failure is not None:
+            raise failure
+        return Done(run.step)
+
+    def _snapshot(self, run: Run, key: str) -> Done:
+        if self._rank:
+            return Done(run.step)
+        stored = self._io.run(self._artifacts.put_bytes(key, self._loaded.snapshot(run).to_bytes()))
+        return Done(run.step, Handle(key, "Snapshot", stored.uri, stored.nbytes, sha256=stored.sha256))
+
+    def _finish(self, run: Run, key: str) -> Done:
+        return self._write(run.step, key, self._loaded.finish(run))

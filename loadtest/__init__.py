@@ -1,0 +1,1 @@
+"""The load generator: speaks to a running system over HTTP only."""

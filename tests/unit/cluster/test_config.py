@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster.config import Config, load, parse, profile, profiles
+from cluster.errors import ConfigError
+
+BASE = {
+    "profile": "test",
+    "topology": "monolith",
+    "models": [{"name": "skyreels-v3-r2v", "checkpoint": "/w", "tiny": True}],
+    "pools": [{"name": "All", "stages": ["text", "condition", "denoise", "decode"]}],
+}
+
+
+def read(**changes: object) -> Config:
+    return parse(yaml.safe_dump(BASE | changes), "test.yaml")
+
+
+def test_shipped_profiles_are_valid() -> None:
+    assert "laptop" in profiles()
+    for name in profiles():
+        assert profile(name).profile == name
+
+
+def test_an_unknown_profile_lists_the_shipped_ones() -> None:
+    with pytest.raises(ConfigError, match=r"'mainframe'.*laptop"):
+        profile("mainframe")
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"speed": 1}, "speed"),
+        ({"api": {"prot": 1}}, "api.prot"),
+        ({"api": {"port": 0}}, "api.port"),
+        ({"topology": "mesh"}, "topology"),
+        ({"models": []}, "models"),
+        ({"models": [{"name": "sora", "checkpoint": "/w"}]}, "models"),
+        ({"models": [{"name": "skyreels-v3-r2v"}]}, "models.0.checkpoint"),
+        ({"pools": [{"name": "All", "stages": ["paint"]}]}, "pools.0"),
+        ({"pools": [{"name": "All", "stages": []}]}, "pools.0"),
+        ({"pools": [{"name": "all", "stages": ["text"]}]}, "pools.0.name"),
+        ({"pools": [{"name": "All", "stages": ["text"], "slots": {"decode": 2}}]}, "pools.0"),
+        ({"scheduler": {"heartbeat_s": 4.0, "lease_ttl_s": 10.0}}, "lease_ttl_s"),
+        ({"scheduler": {"poll_s": 0}}, "scheduler.poll_s"),
+    ],
+)
+def test_an_error_names_the_key(changes: dict[str, object], path: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^test\.yaml: .*{path}"):
+        read(**changes)
+
+
+def _pool(name: str, *stages: str) -> dict[str, object]:
+    return {"name": name, "stages": list(stages)}
+
+
+@pytest.mark.parametrize(
+    ("topology", "pools", "message"),
+    [
+        ("monolith", [_pool("A", "text", "condition", "denoise")], "no pool hosts decode"),
+        ("monolith", [_pool("A", "text", "condition"), _pool("B", "denoise", "decode")], "exactly one pool"),
+        (
+            "disaggregated",
+            [_pool("A", "text", "condition", "denoise", "decode"), _pool("B", "text")],
+            "more than one pool",
+        ),
+        ("disaggregated", [_pool("A", "text", "condition"), _pool("A", "denoise", "decode")], "unique"),
+        ("disaggregated", [_pool("Api", "text", "condition", "denoise", "decode")], "not Api"),
+    ],
+)
+def test_pools_host_every_stage_once(topology: str, pools: list[dict[str, object]], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(topology=topology, pools=pools)
+
+
+def test_slots_default_to_one() -> None:
+    pool = read(pools=[_pool("All", "text", "condition", "denoise", "decode") | {"slots": {"text": 3}}]).pools[0]
+    assert (pool.slots_of("text"), pool.slots_of("decode")) == (3, 1)
+
+
+def _denoiser(**fields: object) -> dict[str, object]:
+    return _pool("All", "text", "condition", "denoise", "decode") | fields
+
+
+@pytest.mark.parametrize(
+    ("pool", "message"),
+    [
+        (_denoiser(ranks=0), "pools.0.ranks"),
+        (_denoiser(residents=0), "pools.0.residents"),
+        (_denoiser(ranks=4, ulysses=2, ring=1), "ulysses × ring must be the number of ranks, which is 4"),
+        (_denoiser(ranks=4, ulysses=3), "ulysses × ring"),
+        (_denoiser(ulysses=2), "ulysses × ring"),
+        (_denoiser(slots={"denoise": 3}), "set by residents"),
+        (_pool("A", "text") | {"ranks": 2}, "only denoise, condition and decode can be shared; use replicas"),
+        (_pool("A", "condition", "decode") | {"ranks": 2, "ulysses": 2}, "ulysses: only a pool that hosts denoise"),
+        (_pool("A", "condition", "decode") | {"ranks": 2, "branches": 2}, "branches: only a pool that hosts denoise"),
+        (_denoiser(ranks=2, branches=3), r"branches × ulysses × ring must be the number of ranks, which is 2"),
+        (_denoiser(ranks=4, branches=2, ulysses=2, ring=2), "which is 4; got 2 × 2 × 2"),
+        (_denoiser(ranks=4, branches=4), "a guided step has 3, so 4 groups would never be filled"),
+        (_denoiser(ranks=2, engine="flash"), "pools.0.engine"),
+        (_denoiser(ranks=2, engine="xfuser"), "xfuser has kernels for forwards that several GPUs share; set num_gpus"),
+        (_denoiser(ranks=2, num_gpus=0.5), "two ranks could land on one GPU"),
+        (_denoiser(num_gpus=1, engine="yunchang"), "set num_gpus and ranks, or engine torch"),
+        (_denoiser(labels={"-a": "b"}), "pools.0.labels"),
+        (_denoiser(labels={"a": "b c"}), "pools.0.labels"),
+        (_pool("A", "text") | {"residents": 1}, "only a pool that hosts denoise"),
+    ],
+)
+def test_impossible_groups_are_refused_in_words(pool: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(pools=[pool])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"ranks": 4},
+        {"ranks": 4, "ring": 2},
+        {"ranks": 6, "ulysses": 3, "ring": 2},
+        {"ranks": 2, "branches": 2},
+        {"ranks": 6, "branches": 3, "ulysses": 2},
+        {"ranks": 8, "num_gpus": 1, "engine": "xfuser", "branches": 2, "ring": 2},
+        {"labels": {"skyreels.ai/pool": "dit", "ray.io/accelerator-type": "in(H200, B200)", "spot": "!yes"}},
+    ],
+)
+def test_possible_groups(fields: dict[str, object]) -> None:
+    pool = read(pools=[_denoiser(**fields)]).pools[0]
+    assert pool.slots_of("denoise") == 2
+    assert not pool.controls_only
+
+
+def test_a_replica_that_hosts_only_shared_denoising_computes_nothing() -> None:
+    laptop = {pool.name: pool for pool in profile("laptop").pools}
+    assert laptop["Denoiser"].controls_only
+    assert not laptop["VaeRoom"].controls_only
+    assert not profile("monolith").pools[0].controls_only
+
+
+def _vae_room(ranks: int, *stages: str) -> dict[str, object]:
+    return {"pools": [_pool("A", "text", "denoise"), _pool("Vae", *stages) | {"ranks": ranks}]}
+
+
+def test_ranks_of_a_pool_without_denoise_share_the_vae() -> None:
+    config = read(topology="disaggregated", **_vae_room(3, "condition", "decode"))
+    assert config.pools[1].grouped == ("condition", "decode")
+    assert config.pools[1].controls_only
+    assert config.pools[0].grouped == ()
+    mixed = read(pools=[_denoiser(ranks=2)]).pools[0]
+    assert mixed.grouped == ("denoise",)
+
+
+def test_more_ranks_than_the_lowest_picture_has_rows_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"cannot share the VAE among 7 ranks .* has 6 latent rows; use at most 6"):
+        read(topology="disaggregated", **_vae_room(7, "condition", "decode"))
+
+
+def test_places_derive_from_the_state_directory() -> None:
+    config = read(state_dir="/var/sky")
+    assert config.store_url == "sqlite+aiosqlite:////var/sky/jobs.db"
+    assert config.artifacts_root == "/var/sky/artifacts"
+    named = read(store={"url": "sqlite+aiosqlite:////x.db"}, artifacts={"root": "/a"})
+    assert (named.store_url, named.artifacts_root) == ("sqlite+aiosqlite:////x.db", "/a")
+
+
+def test_a_tiny_model_gets_the_tiny_row() -> None:
+    assert read().registry.find("skyreels-v3-r2v").limits.default_resolution == "64P"
+    released = read(models=[{"name": "skyreels-v3-r2v", "checkpoint": "/w"}])
+    assert "64P" not in released.registry.find("skyreels-v3-r2v").limits.resolutions
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.yaml"):
+        load(tmp_path / "gone.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [")
+    with pytest.raises(ConfigError, match=r"broken\.yaml is not valid YAML"):
+        load(broken)
+    broken.write_text("just text")
+    with pytest.raises(ConfigError, match=r"broken\.yaml"):
+        load(broken)
+
+
+def test_the_servers_address_is_the_public_one_where_there_is_one() -> None:
+    config = profile("laptop")
+    assert config.url == "http://127.0.0.1:8000"
+    public = config.api.model_copy(update={"public_url": "https://videos.example/"})
+    assert config.model_copy(update={"api": public}).url == "https://videos.example"

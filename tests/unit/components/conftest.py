@@ -1,0 +1,89 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from components.checkpoints import known_arguments, read_config
+from components.denoiser import Denoiser
+from components.device import Placement
+from components.dit import ReferenceDiT
+from components.text import TextEncoder
+from components.tiny import write_r2v
+from components.vae import Vae
+from components.values import Condition, TextContext
+from tests.unit.components.world import World
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory) -> Path:
+    """A tiny reference-to-video checkpoint. Read only."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "r2v"
+    write_r2v(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cpu() -> Placement:
+    return Placement.of("cpu")
+
+
+@pytest.fixture(scope="session")
+def vae(root, cpu) -> Vae:
+    return Vae.load(root, cpu)
+
+
+@pytest.fixture(scope="session")
+def text(root, cpu) -> TextEncoder:
+    return TextEncoder.load(root, cpu)
+
+
+@pytest.fixture(scope="session")
+def dit(root, cpu) -> ReferenceDiT:
+    return ReferenceDiT.load(root, cpu)
+
+
+@pytest.fixture(scope="session")
+def denoiser(root, cpu) -> Denoiser:
+    return Denoiser.load(root, cpu)
+
+
+@pytest.fixture(scope="session")
+def context(text) -> TextContext:
+    return text.encode("a woman walks a dog at night", "smoke")
+
+
+@pytest.fixture(scope="session")
+def condition() -> Condition:
+    """Two reference images' posteriors for a video of 32 × 48 pixels."""
+    generator = torch.Generator().manual_seed(7)
+    mean_KCHW = torch.randn((2, 16, 4, 6), generator=generator)
+    return Condition(mean_KCHW, torch.randn((2, 16, 4, 6), generator=generator) - 1)
+
+
+@pytest.fixture
+def build():
+    """A module on the meta device from a component's configuration."""
+
+    def on_meta(kind, folder):
+        with torch.device("meta"):
+            return kind(**known_arguments(kind, read_config(folder / "config.json")))
+
+    return on_meta
+
+
+@pytest.fixture(scope="module")
+def world_2():
+    with World(2) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def world_3():
+    with World(3) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def world_4():
+    with World(4) as world:
+        yield world
