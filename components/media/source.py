@@ -85,9 +85,7 @@ class SourceVideo:
         """
         chosen = self._grid(fps, frames)
         if len(chosen) < frames:
-            raise MediaError(
-                f"The video lasts {self.info.duration_s:.2f} s; at least {frames / fps:.2f} s are needed to continue it."
-            )
+            raise MediaError(f"The video lasts {self.info.duration_s:.2f} s; at least {frames / fps:.2f} s are needed.")
         shown = [resize(_pixels(frame), height, width) for frame in self._shown(chosen)]
         return np.stack(shown)
 
@@ -95,7 +93,7 @@ class SourceVideo:
         """All frames one by one, [1, Y, X, 3], smoothly resized, the aspect not kept. MediaError."""
         chosen = self._grid(fps, None)
         for frame in self._shown(chosen):
-            quarter = frame.rotation % 180 == 90  # noqa: PLR2004
+            quarter = frame.rotation % 180 == 90
             size = (height, width) if quarter else (width, height)
             yield _pixels(frame, size)[None]
 
@@ -217,7 +215,8 @@ def resize(frame_YXC: NDArray[np.uint8], height: int, width: int) -> NDArray[np.
         np.minimum((np.arange(new, dtype=np.float32) * (np.float32(old) / np.float32(new))).astype(np.int64), old - 1)
         for old, new in zip(frame_YXC.shape[:2], (height, width), strict=True)
     )
-    return frame_YXC[rows[:, None], columns[None, :]]
+    resized_YXC: NDArray[np.uint8] = frame_YXC[rows[:, None], columns[None, :]]
+    return resized_YXC
 
 
 def _pixels(frame: VideoFrame, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
@@ -228,8 +227,7 @@ def _pixels(frame: VideoFrame, size: tuple[int, int] | None = None) -> NDArray[n
     picture = frame.reformat(
         width, height, "rgb24", src_colorspace=matrix, interpolation=Interpolation.BICUBIC if size else None
     )
-    pixels: NDArray[np.uint8] = picture.to_ndarray()
-    return _upright(pixels, frame)
+    return _upright(picture.to_ndarray().astype(np.uint8, copy=False), frame)
 
 
 def _upright(pixels_YXC: NDArray[np.uint8], frame: VideoFrame) -> NDArray[np.uint8]:
