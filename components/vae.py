@@ -94,11 +94,7 @@ class Vae:
         if (file := root / vae_original.FILE).is_file():
             return cls(vae_original.load(file, placement.device), placement)
         folder = root / "vae"
-        config = read_config(folder / "config.json")
-        if config.get("is_residual") or config.get("patch_size"):
-            raise CheckpointMismatch(f"{folder} is a Wan 2.2 VAE; these models use the Wan 2.1 one.")
-        with torch.device("meta"):
-            model = AutoencoderKLWan(**known_arguments(AutoencoderKLWan, config))
+        model = on_meta(folder)
         load_strict(model, folder, device=placement.device, dtype_of=lambda _: VAE_DTYPE)
         return cls(model, placement)
 
@@ -189,6 +185,15 @@ class Vae:
         hidden_BCTHW = self._model.post_quant_conv(latent_BCTHW)
         chunk_BCFYX: torch.Tensor = self._model.decoder(hidden_BCTHW, feat_cache=cache, feat_idx=[0], first_chunk=first)
         return chunk_BCFYX.clamp(-1, 1)
+
+
+def on_meta(folder: Path) -> AutoencoderKLWan:
+    """The architecture that a folder's configuration describes, without weights. CheckpointMismatch."""
+    config = read_config(folder / "config.json")
+    if config.get("is_residual") or config.get("patch_size"):
+        raise CheckpointMismatch(f"{folder} is a Wan 2.2 VAE; these models use the Wan 2.1 one.")
+    with torch.device("meta"):
+        return AutoencoderKLWan(**known_arguments(AutoencoderKLWan, config))
 
 
 def _count_convolutions(module: torch.nn.Module) -> int:
