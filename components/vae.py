@@ -21,10 +21,11 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
+from components import vae_original
 from components.checkpoints import known_arguments, load_strict, read_config
 from components.device import VAE_DTYPE, Placement
 from components.errors import CheckpointMismatch
-from components.values import Condition, Latents
+from components.values import Condition, Latents, PrefixCondition
 
 STRIDE_T = 4
 STRIDE_S = 8
@@ -39,7 +40,13 @@ class LatentScale:
 
     @classmethod
     def load(cls, root: Path) -> Self:
-        """From a release's `vae/config.json` alone: whoever denoises needs no VAE. CheckpointMismatch."""
+        """From a release's `vae/config.json` alone: whoever denoises needs no VAE. CheckpointMismatch.
+
+        The original layout has no configuration; its constants are the library's defaults.
+        """
+        if (root / vae_original.FILE).is_file():
+            with torch.device("meta"):
+                return cls.of(AutoencoderKLWan().config)
         return cls.of(read_config(root / "vae" / "config.json"))
 
     @classmethod
@@ -83,13 +90,11 @@ class Vae:
 
     @classmethod
     def load(cls, root: Path, placement: Placement) -> Self:
-        """From a release's `vae/`. CheckpointMismatch."""
+        """From a release's `vae/`, or `Wan2.1_VAE.pth` in the original layout. CheckpointMismatch."""
+        if (file := root / vae_original.FILE).is_file():
+            return cls(vae_original.load(file, placement.device), placement)
         folder = root / "vae"
-        config = read_config(folder / "config.json")
-        if config.get("is_residual") or config.get("patch_size"):
-            raise CheckpointMismatch(f"{folder} is a Wan 2.2 VAE; these models use the Wan 2.1 one.")
-        with torch.device("meta"):
-            model = AutoencoderKLWan(**known_arguments(AutoencoderKLWan, config))
+        model = on_meta(folder)
         load_strict(model, folder, device=placement.device, dtype_of=lambda _: VAE_DTYPE)
         return cls(model, placement)
 
@@ -138,11 +143,28 @@ class Vae:
         posterior = DiagonalGaussianDistribution(torch.cat(moments, dim=2))
         return posterior.mean, posterior.logvar
 
-    def decode(self, latents: Latents) -> Iterator[np.ndarray]:
-        """The clip in 8 bits, chunk by chunk: uint8 [f, Y, X, 3], rounded to the nearest level."""
+    def encode_prefix(self, frames_FYXC: torch.Tensor) -> PrefixCondition:
+        """The frames that a video is continued from: the posterior's mean, normalised.
+
+        Args:
+            frames_FYXC: uint8 [4k + 1, Y, X, 3] at the video's size.
+
+        Raises:
+            ValueError: as `encode`.
+        """
+        video_BCFYX = frames_FYXC.permute(3, 0, 1, 2)[None].to(VAE_DTYPE).div(255).mul(2).sub(1)
+        mean_BCTHW, _ = self.encode(video_BCFYX)
+        return PrefixCondition(latents_BCTHW=self.scale.normalise(mean_BCTHW))
+
+    def decode(self, latents: Latents, *, truncate: bool = False) -> Iterator[np.ndarray]:
+        """The clip in 8 bits, chunk by chunk: uint8 [f, Y, X, 3].
+
+        Args:
+            latents: normalised.
+            truncate: to the level below, as the original does for extensions; else to the nearest.
+        """
         for frames_BCFYX in self.decode_float(latents):
-            levels_FYXC = frames_BCFYX[0].permute(1, 2, 3, 0).mul(255).round()
-            yield levels_FYXC.to(torch.uint8).cpu().numpy()
+            yield levels(frames_BCFYX, truncate=truncate)
 
     def decode_float(self, latents: Latents) -> Iterator[torch.Tensor]:
         """The clip chunk by chunk: fp32 [1, 3, f, Y, X] in [0, 1]."""
@@ -161,6 +183,22 @@ class Vae:
         hidden_BCTHW = self._model.post_quant_conv(latent_BCTHW)
         chunk_BCFYX: torch.Tensor = self._model.decoder(hidden_BCTHW, feat_cache=cache, feat_idx=[0], first_chunk=first)
         return chunk_BCFYX.clamp(-1, 1)
+
+
+def levels(frames_BCFYX: torch.Tensor, *, truncate: bool = False) -> np.ndarray:
+    """Frames [1, 3, F, Y, X] in [0, 1] in 8 bits, [F, Y, X, 3]: to the nearest level, or truncated to the one below."""
+    levels_FYXC = frames_BCFYX[0].permute(1, 2, 3, 0).mul(255)
+    levels_FYXC = levels_FYXC if truncate else levels_FYXC.round()
+    return levels_FYXC.to(torch.uint8).cpu().numpy()
+
+
+def on_meta(folder: Path) -> AutoencoderKLWan:
+    """The architecture that a folder's configuration describes, without weights. CheckpointMismatch."""
+    config = read_config(folder / "config.json")
+    if config.get("is_residual") or config.get("patch_size"):
+        raise CheckpointMismatch(f"{folder} is a Wan 2.2 VAE; these models use the Wan 2.1 one.")
+    with torch.device("meta"):
+        return AutoencoderKLWan(**known_arguments(AutoencoderKLWan, config))
 
 
 def _count_convolutions(module: torch.nn.Module) -> int:

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from components.checkpoints import known_arguments, read_config
-from components.denoiser import Denoiser
+from components.denoiser import Denoiser, ReferenceTask
 from components.device import Placement
 from components.dit import ReferenceDiT
 from components.text import TextEncoder
-from components.tiny import write_r2v
+from components.tiny import write_extension, write_r2v
 from components.vae import Vae
 from components.values import Condition, TextContext
 from tests.unit.components.world import World
@@ -19,6 +19,14 @@ def root(tmp_path_factory) -> Path:
     """A tiny reference-to-video checkpoint. Read only."""
     folder = tmp_path_factory.mktemp("checkpoint") / "r2v"
     write_r2v(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def extension_root(tmp_path_factory) -> Path:
+    """A tiny checkpoint of video extension in the original layout. Read only."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "extension"
+    write_extension(folder)
     return folder
 
 
@@ -44,7 +52,7 @@ def dit(root, cpu) -> ReferenceDiT:
 
 @pytest.fixture(scope="session")
 def denoiser(root, cpu) -> Denoiser:
-    return Denoiser.load(root, cpu)
+    return Denoiser(ReferenceTask.load(root, cpu))
 
 
 @pytest.fixture(scope="session")
