@@ -159,7 +159,8 @@ class StageReplica:
             self._metrics.boundary.observe(laps)
         else:
             self._metrics.wasted_seconds.inc(seconds, tags={"stage": stage, "reason": ack.outcome})
-        self._log.info("stage ended", extra={"outcome": ack.outcome, "seconds": round(seconds, 4), **laps.told()})
+        spent = {"seconds": round(seconds, 4), "busy_s": round(lease.busy_s, 5)}
+        self._log.info("stage ended", extra={"outcome": ack.outcome, **spent, **laps.told()})
         return ack
 
     async def _work(self, lease: Lease, hints: Hints, laps: Laps) -> Ack:
