@@ -1,8 +1,9 @@
 """Where the time between two stages goes, on this machine. Not a test: nothing here is asserted.
 
-`python -m tests.perf.boundary [--jobs N]` prints three tables: the hand-off of values of released sizes between two
-processes; the boundaries of jobs in a running system, from the rows of its store and the lines of its log; and the
-whole way of jobs in named parts (`tests.perf.journey`), against what was computed.
+`python -m tests.perf.boundary [--jobs N]` prints tables: the hand-off of values of released sizes between two
+processes; what ordering the steps of a group costs (`tests.perf.orders`); the boundaries of jobs in a running system,
+from the rows of its store and the lines of its log; and the whole way of jobs in named parts (`tests.perf.journey`),
+against what was computed.
 
 A boundary lasts from the moment the last producer's result is being recorded until the next stage has its lease:
 
@@ -41,6 +42,7 @@ from deployments.transport_ray import RayTransport
 from tests.integration.system import System
 from tests.perf.journey import PARTS as JOURNEY
 from tests.perf.journey import Split, journeys, log_lines, moments
+from tests.perf.orders import orders
 
 RUNS = 20
 ROOT = Path(__file__).parents[2]
@@ -205,6 +207,16 @@ def measure(jobs: int) -> list[str]:
             travelled = {seconds: journeys(system, ids) for seconds, ids in ran.items()}
         finally:
             system.close()
+    with tempfile.TemporaryDirectory() as folder, own_ray():
+        write_r2v(Path(folder) / "tiny-r2v")
+        ordered = asyncio.run(orders(Path(folder)))
+    rows += [
+        "",
+        "Steps of two ranks, ms: an empty command, the ranks' own time, by the controller; last over middle.",
+        "",
+    ]
+    rows += [row(["64P", "empty command", "step of the ranks", "step by the controller", "ratio"]), "|" + "---|" * 5]
+    rows += map(row, ordered)
     rows += ["", f"Boundaries of {jobs} jobs, one at a time, ms: median (middle half).", ""]
     rows += [row(["to", *PARTS]), "|" + "---|" * (len(PARTS) + 1)]
     rows += [row([stage, *(spread(split[part]) for part in PARTS)]) for stage, split in splits.items()]
