@@ -19,6 +19,7 @@ import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from typing import Any, Protocol, cast
 
 from ray.exceptions import RayError
@@ -43,6 +44,7 @@ KEEP_S = 1.0
 SWEEP_S = 5.0
 ORPHANS_S = 3600.0
 PLACEMENT_S = 15.0
+COUNT_AFTER_S = 0.02
 LOOK_S = 2.0  # without news: what time alone has changed
 Action = Callable[[], Awaitable[None]]
 
@@ -194,13 +196,17 @@ class Scheduler:
             task = asyncio.create_task(sending)
             self._calls.add(task)
             task.add_done_callback(self._calls.discard)
-        await asyncio.sleep(0)  # they are on their way before anything is counted
-        for call in calls:
-            tags = {"stage": call.ref.stage}
+        waited = {call.ref: state.now - ready[call.ref].ready_at for call in calls}
+        asyncio.get_running_loop().call_later(COUNT_AFTER_S, self._count, waited, laps)
+
+    def _count(self, waited: Mapping[StageRef, timedelta], laps: Laps) -> None:
+        """A moment after the calls: Serve sends them from another thread, which would wait for this one."""
+        for ref, time_ready in waited.items():
+            tags = {"stage": ref.stage}
             self._metrics.dispatched.inc(tags=tags)
-            self._metrics.queue_seconds.observe((state.now - ready[call.ref].ready_at).total_seconds(), tags=tags)
+            self._metrics.queue_seconds.observe(time_ready.total_seconds(), tags=tags)
         self._metrics.boundary.observe(laps)
-        told = {"calls": [str(call.ref) for call in calls], **laps.told()}
+        told = {"calls": [str(ref) for ref in waited], **laps.told()}
         self._log.info("dispatched", extra=told)
 
     async def _send(self, call: StageCall, stages: StageGraph, *, spread: bool) -> None:

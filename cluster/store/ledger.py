@@ -156,6 +156,8 @@ def _value(value: object) -> object:
 
 def _changes(row: JobRow | StageRow, before: JobRow | StageRow) -> Values:
     """The columns to write: values are replaced, never changed in place."""
+    if row == before:
+        return {}
     names = _JOB_NAMES if isinstance(row, JobRow) else _STAGE_NAMES
     return {name: _value(getattr(row, name)) for name in names if getattr(row, name) != getattr(before, name)}
 
