@@ -8,6 +8,7 @@ result, so a list of them lies there too.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tempfile
 from dataclasses import dataclass
@@ -69,9 +70,8 @@ class Film:
             stored = await self._artifacts.put_file(f"{self._folder}/video.webm", self._path)
             size = self._request.width, self._request.height
             video = Rendition(stored.uri, Container.WEBM.media_type, stored.nbytes, stored.sha256, *size)
-        made = Renditions(
-            await self._keep("thumbnail.webp", thumbnail), await self._keep("spritesheet.jpg", spritesheet), video
-        )
+        pictures = self._keep("thumbnail.webp", thumbnail), self._keep("spritesheet.jpg", spritesheet)
+        made = Renditions(*await asyncio.gather(*pictures), video)
         await self._artifacts.put_bytes(f"{self._folder}/{LIST_NAME}", json.dumps(encode(made)).encode())
 
     def close(self) -> None:

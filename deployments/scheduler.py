@@ -4,9 +4,9 @@ Any number may run (two do during a redeploy); the one with the fenced leader le
 by every acknowledged call, and polls as a fallback. All decisions are pure functions in `cluster.policy`; all state
 is in the store, so a killed Scheduler loses nothing but its hints, which spare a read each.
 
-What nobody calls it for (a replica that registers, a cancel, a job to publish) it learns from the store's news.
+What nobody calls it for (a replica that registers, a cancel) it learns from the store's news.
 
-Two loops, so that no finished stage waits behind housekeeping: one dispatches and publishes, the other leads, reaps and
+Two loops, so that no finished stage waits behind housekeeping: one dispatches, the other leads, reaps and
 sweeps.
 """
 
@@ -16,8 +16,11 @@ import asyncio
 import os
 import time
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any, Protocol, cast
 
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
@@ -41,6 +44,7 @@ KEEP_S = 1.0
 SWEEP_S = 5.0
 ORPHANS_S = 3600.0
 PLACEMENT_S = 15.0
+COUNT_AFTER_S = 0.02
 LOOK_S = 2.0  # without news: what time alone has changed
 Action = Callable[[], Awaitable[None]]
 
@@ -77,6 +81,7 @@ class Scheduler:
         self._grace = Grace(self._timing.lease_ttl_s)
         self._due = dict.fromkeys(("sweep", "orphans", "placement"), 0.0)
         self._work = self._store.watch(Topic.WORK, poll_s=self._timing.poll_s)
+        self._turns: Mapping[str, asyncio.Lock] = {stage: asyncio.Lock() for stage in handles}
         self._calls: set[asyncio.Task[None]] = set()
         keep_s = min(KEEP_S, self._timing.leader_ttl_s / 3)
         self._loops = [
@@ -175,8 +180,6 @@ class Scheduler:
             refs = plan(state, limits=self._limits)
         if refs:
             await self._dispatch(leadership, state, refs, laps)
-        for job_id in state.publishing:
-            await self._store.publish(leadership, job_id)
 
     async def _dispatch(
         self, leadership: Leadership, state: ClusterState, refs: Sequence[StageRef], laps: Laps
@@ -184,32 +187,53 @@ class Scheduler:
         with laps.lap("dispatch"):
             calls = await self._store.dispatch(leadership, refs)
         ready = {item.ref: item for item in state.ready}
+        replicas = Counter(stage for worker in state.workers for stage in worker.slots)
         for call in calls:
             item = ready[call.ref]
-            task = asyncio.create_task(self._send(call, graph(self._graphs[item.model], item.results)))
+            sending = self._send(
+                call, graph(self._graphs[item.model], item.results), spread=replicas[call.ref.stage] > 1
+            )
+            task = asyncio.create_task(sending)
             self._calls.add(task)
             task.add_done_callback(self._calls.discard)
-        await asyncio.sleep(0)  # they are on their way before anything is counted
-        for call in calls:
-            tags = {"stage": call.ref.stage}
+        waited = {call.ref: state.now - ready[call.ref].ready_at for call in calls}
+        asyncio.get_running_loop().call_later(COUNT_AFTER_S, self._count, waited, laps)
+
+    def _count(self, waited: Mapping[StageRef, timedelta], laps: Laps) -> None:
+        """A moment after the calls: Serve sends them from another thread, which would wait for this one."""
+        for ref, time_ready in waited.items():
+            tags = {"stage": ref.stage}
             self._metrics.dispatched.inc(tags=tags)
-            self._metrics.queue_seconds.observe((state.now - ready[call.ref].ready_at).total_seconds(), tags=tags)
+            self._metrics.queue_seconds.observe(time_ready.total_seconds(), tags=tags)
         self._metrics.boundary.observe(laps)
-        told = {"calls": [str(call.ref) for call in calls], **laps.told()}
+        told = {"calls": [str(ref) for ref in waited], **laps.told()}
         self._log.info("dispatched", extra=told)
 
-    async def _send(self, call: StageCall, stages: StageGraph) -> None:
+    async def _send(self, call: StageCall, stages: StageGraph, *, spread: bool) -> None:
         """One stage call; the answer is only an ack. A dead worker is reported at once instead of after its lease."""
         with bound(**call.ref.named, epoch=call.epoch):
             try:
-                ack: Ack = await self._handles[call.ref.stage].run.remote(encode(call), self._hints.of(call.ref))
-                self._note(call, stages, ack)
+                self._note(call, stages, await self._call(call, spread=spread))
             except (RayError, RayServeException) as error:
                 self._log.warning("worker lost: %s", type(error).__name__)
                 self._metrics.lost.inc(tags={"stage": call.ref.stage})
                 await self._lose(call)
             finally:
                 self._work.tell()
+
+    async def _call(self, call: StageCall, *, spread: bool) -> Ack:
+        """Sends it to the replica that Serve chooses. Where there are several (`spread`), one call after the other
+        takes its place first: calls sent at once would not know of each other, and two of them meet in one replica
+        while another is free.
+        """
+        run = self._handles[call.ref.stage].run
+        message, hints = encode(call), self._hints.of(call.ref)
+        if not spread:
+            return cast(Ack, await run.remote(message, hints))
+        async with AsyncExitStack() as held:
+            async with self._turns[call.ref.stage]:
+                place = await held.enter_async_context(run.choose_replica())
+            return cast(Ack, await run.dispatch(place, message, hints))
 
     def _note(self, call: StageCall, stages: StageGraph, ack: Ack) -> None:
         """Keeps the hints that the next stages may use, drops those that nobody will."""

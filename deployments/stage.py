@@ -135,7 +135,6 @@ class StageReplica:
 
     async def _supervise(self, lease: Lease, hints: Hints, laps: Laps) -> Ack:
         """The one place where any error of a job's work ends: it fails that job, never the replica."""
-        call = lease.work.call
         began = time.monotonic()
         ack = Ack("done")
         try:
@@ -151,16 +150,20 @@ class StageReplica:
             ack = Ack(await self._postpone(lease, error))
         except Exception as error:  # noqa: BLE001 (the supervisor boundary)
             ack = Ack(await self._fail(lease, error))
-        seconds = time.monotonic() - began
-        stage = call.ref.stage
-        if ack.outcome == "done":
+        # The next stage waits for the ack, so it goes out before anything is counted.
+        asyncio.get_running_loop().call_soon(self._count, lease, ack.outcome, time.monotonic() - began, laps)
+        return ack
+
+    def _count(self, lease: Lease, outcome: str, seconds: float, laps: Laps) -> None:
+        stage = lease.work.call.ref.stage
+        if outcome == "done":
             tags = {"stage": stage, "model": lease.work.request.model}
             self._metrics.stage_seconds.observe(seconds, tags=tags)
             self._metrics.boundary.observe(laps)
         else:
-            self._metrics.wasted_seconds.inc(seconds, tags={"stage": stage, "reason": ack.outcome})
-        self._log.info("stage ended", extra={"outcome": ack.outcome, "seconds": round(seconds, 4), **laps.told()})
-        return ack
+            self._metrics.wasted_seconds.inc(seconds, tags={"stage": stage, "reason": outcome})
+        spent = {"seconds": round(seconds, 4), "busy_s": round(lease.busy_s, 5)}
+        self._log.info("stage ended", extra={"outcome": outcome, **spent, **laps.told()})
 
     async def _work(self, lease: Lease, hints: Hints, laps: Laps) -> Ack:
         stage = lease.work.call.ref.stage

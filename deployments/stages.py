@@ -72,7 +72,8 @@ class ConditionStage:
         self._max_pixels = weights.config.media.max_image_pixels
 
     async def run(self, room: Room) -> Produced:
-        files = [await _input(room, image) for image in room.request.images]
+        with room.laps.lap("get"):
+            files = [await _input(room, image) for image in room.request.images]
         return Produced({"condition": await room.compute(self._encode, room.request, files)})
 
     def _encode(self, request: Request, files: Sequence[bytes]) -> Condition:
@@ -106,11 +107,14 @@ class DecodeStage:
             step = 0
             while (frames := await room.compute(next, chunks, None)) is not None:
                 room.lease.advance(step, steps)
-                await writer.write(frames)
+                with room.laps.lap("segments"):
+                    await writer.write(frames)
                 step += 1
-            await writer.finish()
+            with room.laps.lap("segments"):
+                await writer.finish()
         room.lease.advance(steps, steps)
-        return Produced(artifact=await final_file(room, rows.files))
+        with room.laps.lap("file"):
+            return Produced(artifact=await final_file(room, rows.files))
 
 
 STAGES: Mapping[str, Callable[[Weights], Computation]] = {

@@ -31,7 +31,7 @@ that is being served does not have.
 A tenant that has as many jobs in progress as it may only goes on with those.
 
 The results of one job stand next to each other in this order, so they go out together into whatever slots are free, and
-Serve hands each call to the less loaded of two replicas.
+Serve hands one call after the other to the less loaded of two replicas.
 """
 
 from __future__ import annotations

@@ -70,7 +70,6 @@ class ClusterState:
     ready: Sequence[ReadyStage]
     workers: Sequence[Worker]  # seen within the worker time-to-live
     busy: Mapping[str, int]  # stage → rows DISPATCHED or CLAIMED
-    publishing: Sequence[str] = ()  # jobs whose results are all published and that wait to be DONE, oldest first
     loads: Mapping[str, TenantLoad] = field(default_factory=dict)  # of every tenant with ready rows
     call_s: Mapping[str, float] = field(default_factory=dict)  # stage → mean device-seconds of a call, where known
 
@@ -232,17 +231,12 @@ class JobStore(OutboxStore, TenancyStore, Protocol):
 
     async def reap(self, leadership: Leadership, *, dispatch_ttl_s: float, max_losses: int) -> Sequence[StageRef]:
         """Makes stages READY whose dispatch was not claimed within `dispatch_ttl_s`, loses those whose lease has
-        expired, ends queued and running jobs past their deadline or expiry as EXPIRED (a job that is being published
-        has made it). Returns the stages it took from a worker.
+        expired, ends queued and running jobs past their deadline or expiry as EXPIRED. Returns the stages it took from
+        a worker.
         """
 
     async def living(self, job_ids: Collection[str]) -> Set[str]:
         """Those of these jobs that have not ended; an unknown job has."""
-
-    async def publish(self, leadership: Leadership, job_id: str) -> None:
-        """PUBLISHING → DONE, `expires_at` set when the request has a ttl. Again changes nothing. NotFound; Conflict
-        when the job has ended otherwise, or a result is missing.
-        """
 
     async def fail_job(self, leadership: Leadership, job_id: str, failure: Failure) -> None:
         """Ends a living job as FAILED; a terminal job stays as it is. NotFound."""
@@ -295,9 +289,9 @@ class JobStore(OutboxStore, TenancyStore, Protocol):
         busy_s: float = 0.0,
     ) -> None:
         """CLAIMED → DONE; successors whose inputs now exist become READY; a result's final stage publishes its
-        artifact, which stays however the job ends, and the last of them moves the job to PUBLISHING. The same again
-        changes nothing. StaleEpoch; Conflict when an output that a later stage reads is missing, or the final stage's
-        artifact.
+        artifact, which stays however the job ends, and the last of them makes the job DONE, by way of PUBLISHING, in
+        the same transaction; `expires_at` is set then when the request has a ttl. The same again changes nothing.
+        StaleEpoch; Conflict when an output that a later stage reads is missing, or the final stage's artifact.
         """
 
     async def fail(

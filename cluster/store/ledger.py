@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
@@ -24,12 +25,16 @@ Values = dict[str, Any]
 _WRITTEN_ONLY = frozenset({"outputs", "snapshot"})  # large, and no rule reads them
 _JOB_NAMES = tuple(item.name for item in fields(JobRow))
 _STAGE_NAMES = tuple(item.name for item in fields(StageRow))
-_JOB_COLUMNS = tuple(jobs.c[name] for name in _JOB_NAMES)
+_JOB_COLUMNS = tuple(jobs.c[name] for name in (*_JOB_NAMES, "ttl_s", *usage.FACTS))
 _STAGE_COLUMNS = (stages.c.job_id, *(stages.c[name] for name in _STAGE_NAMES if name not in _WRITTEN_ONLY))
 _IDS: BindParameter[list[str]] = bindparam("ids", expanding=True)
-_LOCK_JOBS = select(*_JOB_COLUMNS, jobs.c.ttl_s).where(jobs.c.id.in_(_IDS)).order_by(jobs.c.id).with_for_update()
+_LOCK_JOBS = select(*_JOB_COLUMNS).where(jobs.c.id.in_(_IDS)).order_by(jobs.c.id).with_for_update()
 _LOCK_FREE_JOBS = _LOCK_JOBS.with_for_update(skip_locked=True)
 _STAGES = select(*_STAGE_COLUMNS).where(stages.c.job_id.in_(_IDS))
+# Nearly every transaction is about one job, and a list of values is made into SQL anew each time.
+_LOCK_JOB = select(*_JOB_COLUMNS).where(jobs.c.id == bindparam("id")).with_for_update()
+_STAGES_OF_JOB = select(*_STAGE_COLUMNS).where(stages.c.job_id == bindparam("id"))
+_NEW_EVENTS = insert(events)
 
 
 @dataclass(slots=True)
@@ -37,8 +42,9 @@ class Ledger:
     """Some jobs of one write transaction."""
 
     lives: dict[str, Lifecycle]
-    _jobs_before: dict[str, Values] = field(default_factory=dict)
-    _stages_before: dict[str, list[Values]] = field(default_factory=dict)
+    _facts: Mapping[str, RowMapping] = field(default_factory=dict)
+    _jobs_before: dict[str, JobRow] = field(default_factory=dict)
+    _stages_before: dict[str, list[StageRow]] = field(default_factory=dict)
 
     def one(self, job_id: str) -> Lifecycle:
         """The lifecycle of a job that must exist. NotFound."""
@@ -64,7 +70,7 @@ class Ledger:
                 await _update(tx, stages, _changes(stage, before), key)
             await _write_results(tx, life)
             await write_events(tx, life)
-        await usage.record(tx, self.lives.values())
+        await usage.record(tx, self.lives.values(), self._facts)
 
 
 async def load(tx: Transaction, job_ids: Collection[str], *, wait: bool = True) -> Ledger:
@@ -72,19 +78,26 @@ async def load(tx: Transaction, job_ids: Collection[str], *, wait: bool = True) 
 
     Unknown ids are left out, and without `wait` those that another transaction has locked.
     """
-    rows = await tx.conn.execute(_LOCK_JOBS if wait else _LOCK_FREE_JOBS, {"ids": list(job_ids)})
-    job_rows = {row["id"]: row for row in rows.mappings()}
+    if wait and len(job_ids) == 1:
+        lock, read = _LOCK_JOB, _STAGES_OF_JOB
+        named: Values = {"id": next(iter(job_ids))}
+    else:
+        lock, read = _LOCK_JOBS if wait else _LOCK_FREE_JOBS, _STAGES
+        named = {"ids": list(job_ids)}
+    job_rows = {row["id"]: row for row in (await tx.conn.execute(lock, named)).mappings()}
     await tx.locked()
     by_job: dict[str, list[StageRow]] = {job_id: [] for job_id in job_rows}
-    for row in (await tx.conn.execute(_STAGES, {"ids": list(job_rows)})).mappings():
-        by_job[row["job_id"]].append(_stage(row))
+    for row in (await tx.conn.execute(read, named)).mappings():
+        if row["job_id"] in by_job:
+            by_job[row["job_id"]].append(_stage(row))
     lives = {
         job_id: Lifecycle(_job(row), by_job[job_id], tx.now, ttl_s=row["ttl_s"]) for job_id, row in job_rows.items()
     }
     return Ledger(
         lives,
-        {job_id: plain(life.job) for job_id, life in lives.items()},
-        {job_id: [plain(stage) for stage in life.stages.values()] for job_id, life in lives.items()},
+        job_rows,
+        {job_id: copy(life.job) for job_id, life in lives.items()},
+        {job_id: [copy(stage) for stage in life.stages.values()] for job_id, life in lives.items()},
     )
 
 
@@ -96,7 +109,7 @@ async def write_events(tx: Transaction, life: Lifecycle) -> None:
         for seq, (kind, data) in enumerate(life.events, first)
     ]
     if rows:
-        await tx.conn.execute(insert(events), rows)
+        await tx.conn.execute(_NEW_EVENTS, rows)
         await outbox.owe(tx, rows)
         tx.tell(Topic.EVENTS, life.job.id)
     if wakes_scheduler(life.events):
@@ -141,8 +154,12 @@ def _value(value: object) -> object:
     return encode(value) if hasattr(value, "__dataclass_fields__") else value
 
 
-def _changes(row: JobRow | StageRow, before: Values) -> Values:
-    return {name: value for name, value in plain(row).items() if value != before[name]}
+def _changes(row: JobRow | StageRow, before: JobRow | StageRow) -> Values:
+    """The columns to write: values are replaced, never changed in place."""
+    if row == before:
+        return {}
+    names = _JOB_NAMES if isinstance(row, JobRow) else _STAGE_NAMES
+    return {name: _value(getattr(row, name)) for name in names if getattr(row, name) != getattr(before, name)}
 
 
 async def _update(tx: Transaction, table: Table, values: Values, key: Values) -> None:

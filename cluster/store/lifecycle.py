@@ -103,11 +103,6 @@ class Lifecycle:
         self._settle()
         return touched
 
-    def publish(self) -> None:
-        """PUBLISHING → DONE; again changes nothing. Conflict."""
-        if self.job.state is not JobState.DONE:
-            self.end(JobState.DONE, None)
-
     def end(self, state: JobState, failure: Failure | None) -> None:
         """Moves a living job to a terminal state, its open stages to CANCELLED; published results stay. Conflict."""
         self.job.state = transition(self.job.state, state)
@@ -183,8 +178,8 @@ class Lifecycle:
     def complete(
         self, call: StageCall, outputs: Mapping[str, Handle], artifact: Artifact | None, busy_s: float = 0.0
     ) -> None:
-        """CLAIMED → DONE, successors READY; a final stage publishes its result, the last of them makes the job
-        PUBLISHING. StaleEpoch, Conflict.
+        """CLAIMED → DONE, successors READY; a final stage publishes its result, the last of them ends the job:
+        PUBLISHING, and DONE with it. StaleEpoch, Conflict.
         """
         known = self.stages.get(call.ref.key)
         if known is not None and (known.state, known.epoch) == (StageState.DONE, call.epoch):
@@ -205,10 +200,9 @@ class Lifecycle:
             self._tell(RESULT, {"index": stage.result})
         if all(other.state is StageState.DONE for other in self.stages.values() if other.final):
             self.job.state = transition(self.job.state, JobState.PUBLISHING)
-            self._close_stages(Outcome.CANCELLED, None)
             self.job.progress = 1.0
-            self.job.phase = self.job.state.value
             self._tell(STATE, {"state": self.job.state.value})
+            self.end(JobState.DONE, None)
         else:
             self._unblock()
         self._settle()

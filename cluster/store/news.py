@@ -96,6 +96,6 @@ def wakes_scheduler(told: Iterable[tuple[str, Mapping[str, object]]]) -> bool:
     """
     states = {(kind, data.get("state")) for kind, data in told}
     if ("stage", "done") in states:
-        return ("state", "publishing") in states
+        return False
     ended = {("state", state) for state in ("cancelled", "failed", "expired")}
     return ("stage", "ready") in states or bool(states & ended)

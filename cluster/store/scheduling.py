@@ -1,4 +1,4 @@
-"""The Scheduler's side of the job store: leadership, the reading for policies, overdue and finished jobs."""
+"""The Scheduler's side of the job store: leadership, the reading for policies, overdue jobs, jobs to sweep."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from cluster.store.schema import (
     KEPT,
     KEPT_UNTIL,
     MAY_EXPIRE,
-    PUBLISHING,
     READY,
     UNSWEPT,
     VISIBLE,
@@ -60,8 +59,8 @@ _OLDEST = _OF_STAGE.order_by(stages.c.job_number)
 
 _ALL = _READY.limit(bindparam("most"))
 _ALIVE = select(workers).where(workers.c.seen_at > bindparam("since", type_=Utc())).order_by(workers.c.id)
+_LEADER = select(leaders.c.owner, leaders.c.term).where(leaders.c.role == ROLE).with_for_update(read=True)
 _BUSY = select(stages.c.stage, func.count()).where(HELD).group_by(stages.c.stage)
-_PUBLISHING = select(jobs.c.id).where(PUBLISHING).order_by(jobs.c.number)
 
 
 async def lead(tx: Transaction, owner: str, ttl_s: float) -> Leadership | None:
@@ -83,8 +82,7 @@ async def resign(tx: Transaction, leadership: Leadership) -> None:
 
 async def fence(tx: Transaction, leadership: Leadership) -> None:
     """Holds the leader row still for this transaction. StaleEpoch for everybody but the leader."""
-    query = select(leaders.c.owner, leaders.c.term).where(leaders.c.role == ROLE).with_for_update(read=True)
-    row = (await tx.conn.execute(query)).one()
+    row = (await tx.conn.execute(_LEADER)).one()
     if (row.owner, row.term) != (leadership.owner, leadership.term):
         raise StaleEpoch(f"Term {leadership.term} of {leadership.owner} is over; another Scheduler leads.")
 
@@ -126,7 +124,6 @@ async def read_state(tx: Transaction, worker_ttl_s: float, ready_limit: int, lim
         ready=tuple(ready.values()),
         workers=[Worker(**row) for row in (await tx.conn.execute(_ALIVE, since)).mappings()],
         busy={row[0]: row[1] for row in (await tx.conn.execute(_BUSY)).all()},
-        publishing=(await tx.conn.execute(_PUBLISHING)).scalars().all(),
         loads=loads,
         call_s=call_s,
     )

@@ -236,7 +236,6 @@ def literal(state: JobState | StageState) -> ColumnElement[str]:
 
 VISIBLE = jobs.c.deleted_at.is_(None)
 MAY_EXPIRE = jobs.c.state.in_([literal(JobState.QUEUED), literal(JobState.RUNNING)]) & jobs.c.ends_at.is_not(None)
-PUBLISHING = jobs.c.state == literal(JobState.PUBLISHING)
 UNSWEPT = (jobs.c.swept == literal_column("0")) & jobs.c.sweep_at.is_not(None)
 KEPT = (jobs.c.swept == literal_column("1")) & jobs.c.expires_at.is_(None)
 KEPT_UNTIL = (jobs.c.swept == literal_column("1")) & jobs.c.expires_at.is_not(None)
@@ -256,7 +255,6 @@ _partial("ix_jobs_listing_by_state", VISIBLE, jobs.c.tenant_id, jobs.c.state, jo
 _partial("ix_jobs_counts", VISIBLE, jobs.c.state)
 Index("ix_jobs_arrivals", jobs.c.tenant_id, jobs.c.created_at)
 _partial("ix_jobs_overdue", MAY_EXPIRE, jobs.c.ends_at)
-_partial("ix_jobs_publishing", PUBLISHING, jobs.c.number)
 _partial("ix_jobs_unswept", UNSWEPT, jobs.c.sweep_at)
 _partial("ix_jobs_kept", KEPT, jobs.c.finished_at)
 _partial("ix_jobs_kept_until", KEPT_UNTIL, jobs.c.expires_at)

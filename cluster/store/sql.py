@@ -239,13 +239,6 @@ class SqlJobStore(SqlOutbox, SqlTenancy):
         async with self._database.read() as tx:
             return await reading.read_living(tx, job_ids)
 
-    async def publish(self, leadership: Leadership, job_id: str) -> None:
-        async with self._database.write() as tx:
-            await scheduling.fence(tx, leadership)
-            ledger = await load(tx, [job_id])
-            ledger.one(job_id).publish()
-            await ledger.save(tx)
-
     async def fail_job(self, leadership: Leadership, job_id: str, failure: Failure) -> None:
         async with self._database.write() as tx:
             await scheduling.fence(tx, leadership)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import BindParameter, bindparam, func, insert, select, tuple_, update
+from sqlalchemy import RowMapping, bindparam, func, insert, select, tuple_, update
 
 from cluster.store.accounts import charges, tenant_hours, usage
 from cluster.store.attempts import Attempt, Outcome
@@ -23,27 +23,22 @@ _PAGE = 1000
 _USAGE_KEY = (usage.c.ended_at, usage.c.job_id, usage.c.stage, usage.c.chunk, usage.c.result, usage.c.epoch)
 _CHARGE_KEY = (charges.c.at, charges.c.job_id, charges.c.index)
 _JOB_FACTS = ("model", "graph", "state", "created_at", "started_at", "finished_at", "deadline_at")
-_IDS: BindParameter[list[str]] = bindparam("ids", expanding=True)
-_FACTS = select(jobs.c.id, jobs.c.tenant_id, jobs.c.model, jobs.c.price_micro_usd).where(jobs.c.id.in_(_IDS))
+FACTS = ("tenant_id", "model", "price_micro_usd")  # columns of a job that the ledger needs
 _MORE = (
     update(tenant_hours)
     .where(*(tenant_hours.c[name] == bindparam(f"of_{name}") for name in ("tenant_id", "hour", "stage")))
     .values({name: tenant_hours.c[name] + bindparam(f"more_{name}") for name in ("useful_s", "wasted_s", "done")})
     .values(last_at=bindparam("now"))
 )
+_NEW_ATTEMPTS = insert(usage)
 _FIGURES = ("resolution", "duration_s", "fps", "frames", "height", "width", "steps", "n", "priority")
 
 
-async def record(tx: Transaction, lives: Iterable[Lifecycle]) -> None:
-    """Writes what these jobs' attempts have cost and what their results are charged."""
-    busy = [life for life in lives if life.ended or life.published]
-    if not busy:
-        return
-    found = await tx.conn.execute(_FACTS, {"ids": [life.job.id for life in busy]})
-    facts = {row["id"]: row for row in found.mappings()}
+async def record(tx: Transaction, lives: Iterable[Lifecycle], facts: Mapping[str, RowMapping]) -> None:
+    """Writes what these jobs' attempts have cost and what their results are charged. `facts`: each job's `FACTS`."""
     hours: defaultdict[tuple[str, str], list[Attempt]] = defaultdict(list)
     attempts: list[dict[str, Any]] = []
-    for life in busy:
+    for life in lives:
         job = facts[life.job.id]
         for item in life.ended:
             hours[job["tenant_id"], item.stage].append(item)
@@ -57,17 +52,17 @@ async def record(tx: Transaction, lives: Iterable[Lifecycle]) -> None:
                 }
             )
         for index in life.published:
-            await _charge(tx, index, job)
+            await _charge(tx, life.job.id, index, job)
     if attempts:
-        await tx.conn.execute(insert(usage), attempts)
+        await tx.conn.execute(_NEW_ATTEMPTS, attempts)
     for (tenant_id, stage), items in sorted(hours.items()):  # one order for all, so that nobody waits in a circle
         await _add(tx, tenant_id, stage, items)
 
 
-async def _charge(tx: Transaction, index: int, job: Mapping[Any, Any]) -> None:
-    request = (await tx.conn.execute(select(jobs.c.request).where(jobs.c.id == job["id"]))).scalar_one()
+async def _charge(tx: Transaction, job_id: str, index: int, job: RowMapping) -> None:
+    request = (await tx.conn.execute(select(jobs.c.request).where(jobs.c.id == job_id))).scalar_one()
     values = {
-        "job_id": job["id"],
+        "job_id": job_id,
         "index": index,
         "tenant_id": job["tenant_id"],
         "model": job["model"],

@@ -26,7 +26,7 @@ from deployments.api.sources import Base64Source, DataUriSource, FileSource, Ref
 from deployments.artifacts import ArtifactStore, job_key, job_prefix
 from deployments.fetch import Fetcher, decode_base64, decode_data_uri
 from deployments.outbound import Outbound
-from deployments.telemetry import logger
+from deployments.telemetry import Laps, logger
 
 
 class Intake:
@@ -69,18 +69,20 @@ class Intake:
                 with _naming(reference.param):
                     media.append(await self._keep(job_id, len(media), file, info))
             request = canonical(model, draft, tuple(media), ttl_s=self._keep_s)
-            job = await self._store.create_job(
-                job_id,
-                tenant,
-                request,
-                graph(model.graph, request.n),
-                once=once,
-                limits=self._tenants.of(tenant),
-                price_usd=request.duration_s * self._prices.per_s_usd(request.model, request.resolution),
-            )
+            laps = Laps()
+            with laps.lap("create"):
+                job = await self._store.create_job(
+                    job_id,
+                    tenant,
+                    request,
+                    graph(model.graph, request.n),
+                    once=once,
+                    limits=self._tenants.of(tenant),
+                    price_usd=request.duration_s * self._prices.per_s_usd(request.model, request.resolution),
+                )
             accepted = job.id == job_id  # else another request with this key was quicker
             if accepted:
-                logger().info("accepted", extra={"job": job_id})
+                logger().info("accepted", extra={"job": job_id, **laps.told()})
             return job
         finally:
             if not accepted:

@@ -1,8 +1,9 @@
 """Where the time between two stages goes, on this machine. Not a test: nothing here is asserted.
 
-`python -m tests.perf.boundary [--jobs N]` prints three tables: the hand-off of values of released sizes between two
-processes; the boundaries of jobs in a running system, from the rows of its store and the lines of its log; and how long
-jobs were in the system, from created to finished, against what their stages worked on the longest path.
+`python -m tests.perf.boundary [--jobs N]` prints tables: the hand-off of values of released sizes between two
+processes; what ordering the steps of a group costs (`tests.perf.orders`); the boundaries of jobs in a running system,
+from the rows of its store and the lines of its log; and the whole way of jobs in named parts (`tests.perf.journey`),
+against what was computed.
 
 A boundary lasts from the moment the last producer's result is being recorded until the next stage has its lease:
 
@@ -21,16 +22,12 @@ import tests.ray_token  # noqa: F401 (before anything imports Ray)
 
 import argparse
 import asyncio
-import json
-import re
-import sqlite3
 import statistics
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +40,9 @@ from deployments.artifacts import ArtifactStore
 from deployments.transport import DurableTransport
 from deployments.transport_ray import RayTransport
 from tests.integration.system import System
+from tests.perf.journey import PARTS as JOURNEY
+from tests.perf.journey import Split, journeys, log_lines, moments
+from tests.perf.orders import orders
 
 RUNS = 20
 ROOT = Path(__file__).parents[2]
@@ -141,30 +141,6 @@ def own_ray() -> Iterator[None]:
 
 
 # -- boundaries ------------------------------------------------------------------------------------------------------
-def log_lines(system: System, message: str) -> Iterator[dict[str, Any]]:
-    """The structured lines of all replicas with this message."""
-    session = next(
-        match.group(1)
-        for process in system.members()
-        if (match := re.search(r"(/\S*/session_[0-9_-]+)/", " ".join(process.cmdline())))
-    )
-    for path in Path(session, "logs").glob("worker-*.err"):
-        for line in path.read_text(errors="replace").splitlines():
-            if f'"message": "{message}"' in line:
-                yield json.loads(line)
-
-
-def moments(system: System, job_id: str) -> dict[str, dict[str, datetime]]:
-    query = "SELECT stage, ready_at, dispatched_at, claimed_at, done_at FROM stages WHERE job_id = ?"
-    columns = ("ready_at", "dispatched_at", "claimed_at", "done_at")
-    with sqlite3.connect(system.folder / "state" / "jobs.db") as database:
-        rows = database.execute(query, (job_id,))
-        return {
-            stage: {name: datetime.fromisoformat(at) for name, at in zip(columns, times, strict=True)}
-            for stage, *times in rows
-        }
-
-
 def boundaries(system: System, jobs: Sequence[str]) -> Splits:
     """Milliseconds of each part, by consuming stage."""
     worked = {(line["job"], line["stage"]): line for line in log_lines(system, "stage ended")}
@@ -196,20 +172,20 @@ def boundaries(system: System, jobs: Sequence[str]) -> Splits:
     return splits
 
 
-def overheads(system: System, jobs: Sequence[str]) -> list[str]:
-    """Cells: in the system, worked, the rest as seconds and as a share of the first."""
-    spans, works = [], []
-    for job in jobs:
-        at = moments(system, job)
-        query = "SELECT created_at, finished_at FROM jobs WHERE id = ?"
-        with sqlite3.connect(system.folder / "state" / "jobs.db") as database:
-            created, finished = map(datetime.fromisoformat, database.execute(query, (job,)).fetchone())
-        worked = {stage: (times["done_at"] - times["claimed_at"]).total_seconds() for stage, times in at.items()}
-        spans.append((finished - created).total_seconds())
-        works.append(max(worked["text"], worked["condition"]) + worked["denoise"] + worked["decode"])
-    rest = [(span - work) * 1e3 for span, work in zip(spans, works, strict=True)]
-    share = [100 * (1 - work / span) for span, work in zip(spans, works, strict=True)]
-    return [spread([span * 1e3 for span in spans]), spread([work * 1e3 for work in works]), spread(rest), spread(share)]
+def parts(splits: Sequence[Split]) -> Iterator[str]:
+    """One row per part: its milliseconds, and its share of the total."""
+    for part in (*JOURNEY, "total"):
+        share = [100 * split[part] / split["total"] for split in splits]
+        yield f"{spread([split[part] * 1e3 for split in splits])} · {statistics.median(share):.1f} %"
+
+
+def overheads(splits: Sequence[Split]) -> list[str]:
+    """Cells: in the system, computed (the encoder included), the rest, and the rest's share."""
+    totals = [split["total"] * 1e3 for split in splits]
+    computed = [(split["compute"] + split["segments"]) * 1e3 for split in splits]
+    rest = [total - work for total, work in zip(totals, computed, strict=True)]
+    share = [100 * part / total for part, total in zip(rest, totals, strict=True)]
+    return [spread(totals), spread(computed), spread(rest), spread(share)]
 
 
 def measure(jobs: int) -> list[str]:
@@ -224,18 +200,31 @@ def measure(jobs: int) -> list[str]:
             done = [system.finish(system.submit(seed=str(seed))["id"])["id"] for seed in range(jobs + 3)]
             splits = boundaries(system, done[3:])
             asked = {seconds: {"seconds": seconds, "seed": "1"} for seconds in LENGTHS}
-            spent = {
-                seconds: overheads(system, [system.finish(system.submit(**ask)["id"])["id"] for _ in range(RUNS // 2)])
+            ran = {
+                seconds: [system.finish(system.submit(**ask)["id"])["id"] for _ in range(RUNS // 2)]
                 for seconds, ask in asked.items()
             }
+            travelled = {seconds: journeys(system, ids) for seconds, ids in ran.items()}
         finally:
             system.close()
+    with tempfile.TemporaryDirectory() as folder, own_ray():
+        write_r2v(Path(folder) / "tiny-r2v")
+        ordered = asyncio.run(orders(Path(folder)))
+    rows += [
+        "",
+        "Steps of two ranks, ms: an empty command, the ranks' own time, by the controller; last over middle.",
+        "",
+    ]
+    rows += [row(["64P", "empty command", "step of the ranks", "step by the controller", "ratio"]), "|" + "---|" * 5]
+    rows += map(row, ordered)
     rows += ["", f"Boundaries of {jobs} jobs, one at a time, ms: median (middle half).", ""]
     rows += [row(["to", *PARTS]), "|" + "---|" * (len(PARTS) + 1)]
     rows += [row([stage, *(spread(split[part]) for part in PARTS)]) for stage, split in splits.items()]
-    rows += ["", f"Overhead of {RUNS // 2} jobs of each length, one at a time: median (middle half).", ""]
-    rows += [row(["64P", "in the system, ms", "worked, ms", "rest, ms", "rest, %"]), "|" + "---|" * 5]
-    rows += [row([f"{seconds} s", *cells]) for seconds, cells in spent.items()]
+    rows += ["", f"The way of {RUNS // 2} jobs of each length, one at a time, ms: median (middle half) · share.", ""]
+    rows += [row(["part", *(f"64P · {seconds} s" for seconds in LENGTHS)]), "|" + "---|" * (len(LENGTHS) + 1)]
+    rows += [row(cells) for cells in zip((*JOURNEY, "total"), *map(parts, travelled.values()), strict=True)]
+    rows += ["", row(["64P", "in the system, ms", "computed, ms", "rest, ms", "rest, %"]), "|" + "---|" * 5]
+    rows += [row([f"{seconds} s", *overheads(splits)]) for seconds, splits in travelled.items()]
     return rows
 
 

@@ -95,8 +95,6 @@ class Decoding:
     async def complete(self, room: Room, artifact: Artifact) -> None:
         result = await room.close(Produced(artifact=artifact))
         await self.store.complete(room.work.call, result.handles, result.artifact)
-        for job_id in await self.play.publishing():
-            await self.store.publish(self.play.leadership, job_id)
 
 
 @asynccontextmanager

@@ -69,7 +69,6 @@ class Post:
         await self.play.until("decode", job_id)
         call = (await self.play.take("decode", job_id)).call
         await self.store.complete(call, outputs("decode"), replace(ARTIFACT, uri=uri, nbytes=nbytes, sha256=sha256))
-        await self.store.publish(self.play.leadership, job_id)
 
     async def until(self, reached: Callable[[dict[str, Parcel]], bool]) -> dict[str, Parcel]:
         """Parcels by job, once they are as the test wants them."""

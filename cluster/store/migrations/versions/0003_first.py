@@ -93,7 +93,6 @@ def upgrade() -> None:
     _partial("ix_jobs_counts", "jobs", ["state"], "deleted_at IS NULL")
     op.create_index("ix_jobs_arrivals", "jobs", ["tenant_id", "created_at"])
     _partial("ix_jobs_overdue", "jobs", ["ends_at"], "state IN ('queued', 'running') AND ends_at IS NOT NULL")
-    _partial("ix_jobs_publishing", "jobs", ["number"], "state = 'publishing'")
     _partial("ix_jobs_unswept", "jobs", ["sweep_at"], "swept = 0 AND sweep_at IS NOT NULL")
     op.create_table(
         "events",

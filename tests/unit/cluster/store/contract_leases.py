@@ -149,8 +149,8 @@ class LeaseContract:
         call = (await play.take("decode")).call
         await play.store.complete(call, outputs("decode"), ARTIFACT)
         job = await play.job()
-        assert (job.state, job.phase, job.results) == (JobState.PUBLISHING, "publishing", (Result(0, 7, ARTIFACT),))
-        assert await play.publishing() == [job.id]
+        assert (job.state, job.phase, job.results) == (JobState.DONE, "done", (Result(0, 7, ARTIFACT),))
+        assert job.finished_at == next(status.done_at for status in job.stages if status.stage == "decode")
 
     async def test_a_completion_told_again_changes_nothing(self, play: Play) -> None:
         await play.create()
@@ -194,7 +194,7 @@ class LeaseContract:
             assert not await play.store.dispatch(play.leadership, [StageRef("j1", "roll", c) for c in range(3)])
             await play.store.complete(work.call, {"frames": handle(f"roll.{chunk}")}, ARTIFACT if chunk == 2 else None)
             assert (await play.job()).progress == pytest.approx((chunk + 1) / 3)
-        assert (await play.job()).state is JobState.PUBLISHING
+        assert (await play.job()).state is JobState.DONE
 
 
 class FailureContract:
@@ -279,8 +279,8 @@ class FailureContract:
         assert await play.store.verdicts([call]) == {call.ref: Verdict.CANCELLED}
         assert not await play.store.reap(play.leadership, dispatch_ttl_s=60, max_losses=2)
 
-    async def test_a_job_being_published_does_not_expire(self, play: Play) -> None:
+    async def test_a_job_that_is_done_does_not_expire(self, play: Play) -> None:
         await play.create(request=request(deadline_s=0.0))
         await play.until("")
         await play.store.reap(play.leadership, dispatch_ttl_s=60, max_losses=2)
-        assert (await play.job()).state is JobState.PUBLISHING
+        assert (await play.job()).state is JobState.DONE

@@ -11,7 +11,7 @@ import pytest
 from cluster.deliveries import Outcome, Parcel, ParcelKind, ParcelState
 from cluster.errors import Conflict, NotFound
 from cluster.graphs import r2v_graph
-from cluster.records import Delivery, Dialect, Failure, Request
+from cluster.records import Delivery, Dialect, Failure, JobState, Request
 from cluster.store.base import JobStore
 from tests.unit.cluster.makers import ARTIFACT, request
 from tests.unit.cluster.store.play import TENANT, Play, outputs
@@ -110,7 +110,7 @@ class OutboxContract:
                 await play.store.complete(call, outputs(stage), artifact)
             (parcel,) = await claim(play.store)
             assert parcel.result == index
-        await play.store.publish(play.leadership, "several")
+        assert (await play.job("several")).state is JobState.DONE
         assert not await claim(play.store)
 
     @pytest.mark.parametrize("dialect", list(Dialect))

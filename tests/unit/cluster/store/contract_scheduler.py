@@ -1,4 +1,4 @@
-"""The contract suite: leadership, the reading for policies, publishing and sweeping."""
+"""The contract suite: leadership, the reading for policies, ends and sweeping."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from datetime import timedelta
 
 import pytest
 
-from cluster.errors import Conflict, NotFound, StaleEpoch
+from cluster.errors import NotFound, StaleEpoch
 from cluster.records import Failure, JobState, StageCall, StageRef, Verdict
 from cluster.store.base import JobStore
 from tests.unit.cluster.makers import ARTIFACT, EPOCH, kept_for, request, worker
-from tests.unit.cluster.store.play import LEASE_S, TENANT, Play
+from tests.unit.cluster.store.play import LEASE_S, TENANT, Play, outputs
 
 LOST = Failure("worker_lost", "The worker of this stage died.")
 BROKEN = Failure("non_finite", "The latents became NaN.")
 
 
 class SchedulerContract:
-    """Leadership, the reading for policies, publishing and sweeping."""
+    """Leadership, the reading for policies, ends and sweeping."""
 
     async def test_one_leads_at_a_time(self, store: JobStore) -> None:
         claims = await asyncio.gather(*(store.lead(f"s{index}", 60.0) for index in range(8)))
@@ -28,38 +28,34 @@ class SchedulerContract:
 
     async def test_a_takeover_fences_the_old_leader(self, play: Play) -> None:
         await play.create("ready")
-        await play.create("finished")
-        await play.until("", "finished")
         old = play.leadership
         assert await play.store.lead(old.owner, 0.0) == old  # renewed for no time at all
         new = await play.store.lead("s2", 60.0)
         assert new is not None
         assert new.term == old.term + 1
         assert await play.store.lead(old.owner, 60.0) is None
-        before = [await play.everything("ready"), await play.everything("finished")]
+        before = await play.everything("ready")
         for attempt in (
             play.store.dispatch(old, [StageRef("ready", "text")]),
             play.store.reap(old, dispatch_ttl_s=0, max_losses=1),
-            play.store.publish(old, "finished"),
             play.store.fail_job(old, "ready", BROKEN),
         ):
             with pytest.raises(StaleEpoch):
                 await attempt
-        assert [await play.everything("ready"), await play.everything("finished")] == before
+        assert await play.everything("ready") == before
         await play.store.resign(old)  # no longer its to give
         assert await play.store.lead("s3", 60.0) is None
 
     async def test_living(self, play: Play) -> None:
-        names = ["ready", "running", "publishing", "done", "failed", "cancelled", "deleted"]
+        names = ["ready", "running", "done", "failed", "cancelled", "deleted"]
         for name in names:
             await play.create(name)
         await play.until("denoise", "running")
-        await play.until("", "publishing")
         await play.published("done")
         await play.store.fail_job(play.leadership, "failed", BROKEN)
         await play.store.cancel_job("cancelled", TENANT)
         await play.store.delete_job("deleted", TENANT)
-        assert await play.store.living([*names, "never"]) == {"ready", "running", "publishing"}
+        assert await play.store.living([*names, "never"]) == {"ready", "running"}
         assert await play.store.living([]) == set()
 
     async def test_a_resignation_passes_the_lead_on_at_once(self, store: JobStore) -> None:
@@ -132,7 +128,7 @@ class SchedulerContract:
         assert {w.id: w.seen_at for w in (await play.store.state(worker_ttl_s=60)).workers}["w1"] > seen["w1"]
         assert await alive(0) == {}
 
-    async def test_publish_ends_the_job_once(self, play: Play) -> None:
+    async def test_the_last_result_ends_the_job_once(self, play: Play) -> None:
         await play.create("kept", kept_for(3600))
         await play.create("plain")
         kept, plain = await play.published("kept"), await play.published("plain")
@@ -142,21 +138,17 @@ class SchedulerContract:
         assert kept.expires_at == kept.finished_at + timedelta(seconds=3600)
         assert plain.expires_at is None
         before = await play.everything("plain")
-        await play.store.publish(play.leadership, "plain")
+        last = next(status for status in plain.stages if status.stage == "decode")
+        call = StageCall(StageRef("plain", "decode"), last.attempt)
+        await play.store.complete(call, outputs("decode"), ARTIFACT)  # told again
         await play.store.fail_job(play.leadership, "plain", BROKEN)
+        await play.store.cancel_job("plain", TENANT)
         assert await play.everything("plain") == before
-        assert not await play.publishing()
-
-    async def test_only_a_finished_job_is_published(self, play: Play) -> None:
-        await play.create()
-        with pytest.raises(Conflict):
-            await play.store.publish(play.leadership, "j1")
-        await play.until("")
-        await play.store.cancel_job("j1", TENANT)
-        with pytest.raises(Conflict):
-            await play.store.publish(play.leadership, "j1")
-        with pytest.raises(NotFound):
-            await play.store.publish(play.leadership, "unknown")
+        assert [event.data["state"] for event in await play.log("plain") if event.type == "state"] == [
+            "running",
+            "publishing",
+            "done",
+        ]
 
     async def test_the_scheduler_can_fail_a_job(self, play: Play) -> None:
         await play.create()

@@ -133,7 +133,6 @@ class SegmentContract:
         new = (await play.take("decode")).call
         await play.store.add_segment(new, segment(0, "b"))
         await play.store.complete(new, outputs("decode"), ARTIFACT)
-        await play.store.publish(play.leadership, "j1")
         uris = {ARTIFACT.uri, segment(0, "b").uri, segment(0, "b").init_uri}
         assert await play.store.result_uris("j1") == uris
         await play.store.swept("j1", results=False)

@@ -255,7 +255,6 @@ class LedgerContract:
         await play.create(price_usd=Decimal("0.07"))
         assert (await play.job()).cost_usd == 0
         await play.published()
-        await play.store.publish(play.leadership, "j1")
         assert (await play.job()).cost_usd == Decimal("0.07")
         (row,) = await charged(play.store)
         assert (row["job_id"], row["index"], row["tenant_id"], row["micro_usd"]) == ("j1", 0, TENANT, 70_000)

@@ -36,10 +36,6 @@ class Play:
     async def job(self, job_id: str = "j1") -> Job:
         return await self.store.get_job(job_id, TENANT)
 
-    async def publishing(self) -> list[str]:
-        """Jobs that wait to be DONE."""
-        return list((await self.store.state(worker_ttl_s=60)).publishing)
-
     async def dispatch(self, stage: str, job_id: str = "j1", chunk: int = 0, result: int = 0) -> StageCall:
         (call,) = await self.store.dispatch(self.leadership, [StageRef(job_id, stage, chunk, result)])
         return call
@@ -72,7 +68,6 @@ class Play:
 
     async def published(self, job_id: str = "j1") -> Job:
         await self.until("", job_id)
-        await self.store.publish(self.leadership, job_id)
         return await self.job(job_id)
 
     async def stage(self, name: str, job_id: str = "j1") -> StageState:
