@@ -17,7 +17,7 @@ from cluster.errors import Conflict, InvalidRequest, LimitExceeded, NotFound, Sk
 from cluster.records import Container, Delivery, Dialect, Job, Output
 from cluster.registry import Known
 from deployments.api import errors
-from deployments.api.bodies import body_schema, problems, read_json
+from deployments.api.bodies import body_schema, check_texts, problems, read_json
 from deployments.api.links import Links, links_of
 from deployments.api.runware import rules, views
 from deployments.api.runware.media import check_medium, images, media
@@ -91,6 +91,7 @@ def _named(item: object) -> dict[str, Any]:
 def _parse(item: object) -> VideoInference | GetResponse:
     if not isinstance(item, dict):
         raise InvalidRequest("Each task must be a JSON object.")
+    check_texts(item)
     kind = item.get("taskType")
     model = TASKS.get(kind) if isinstance(kind, str) else None
     if model is None:
