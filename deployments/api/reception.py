@@ -12,8 +12,7 @@ from cluster.errors import MediaRejected
 from cluster.files import FileInfo, NewFile, UploadedFile
 from cluster.store.base import JobStore
 from components.errors import MediaError
-from components.media.container import HEAD_NBYTES, probe_media, sniff
-from components.media.image import probe
+from components.media import container, image
 from deployments.artifacts import ArtifactStore, file_prefix
 
 PIECE_NBYTES = 2**20
@@ -57,15 +56,19 @@ class Uploads:
         try:
             _check_size(nbytes, self._limits.max_nbytes)
             file.seek(0)
-            if sniff(file.read(HEAD_NBYTES)) is not None:
-                media = probe_media(
+            if container.sniff(file.read(container.HEAD_NBYTES)) is not None:
+                media = container.probe_media(
                     file, max_pixels=self._media.max_image_pixels, max_duration_s=self._limits.max_duration_s
                 )
                 return FileInfo(media.kind, media.media_type, media.width, media.height, media.duration_s)
             _check_size(nbytes, self._media.max_file_nbytes)
             file.seek(0)
-            image = probe(file.read(), max_pixels=self._media.max_image_pixels)
-            return FileInfo("image", image.media_type, image.width, image.height)
+            data = file.read()
+            if data and image.sniff(data) is None:
+                formats = f"{image.FORMATS}, {container.FORMATS}"
+                raise MediaError(f"The file is no image, video or sound of a known format; send {formats}.")
+            picture = image.probe(data, max_pixels=self._media.max_image_pixels)
+            return FileInfo("image", picture.media_type, picture.width, picture.height)
         except MediaError as error:
             raise MediaRejected(f"file: {error}", param="file") from error
 

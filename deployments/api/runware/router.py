@@ -46,6 +46,8 @@ class Outcome:
 async def tasks(request: Request, services: Served, tenant: Tenant) -> JSONResponse:
     """Works through the tasks in their order. 200 when at least one could be done; `errors` tells of the others. 400
     when none could; 429 or 503 with Retry-After when none could for now.
+
+    A call may be sent again: a task's `taskUUID` is its idempotency key, and an Idempotency-Key header is not read.
     """
     items = await read_json(request)
     if not isinstance(items, list) or not 1 <= len(items) <= MAX_TASKS:

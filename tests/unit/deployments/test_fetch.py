@@ -1,6 +1,5 @@
 import asyncio
 import base64
-import ipaddress
 import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
