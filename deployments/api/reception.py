@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Iterator
 from functools import partial
 from typing import BinaryIO
 
@@ -13,6 +14,7 @@ from cluster.files import FileInfo, NewFile, UploadedFile
 from cluster.store.base import JobStore
 from components.errors import MediaError
 from components.media import container, image
+from deployments.api.commits import Commits, removed_when_refused
 from deployments.artifacts import ArtifactStore, file_prefix
 
 PIECE_NBYTES = 2**20
@@ -26,6 +28,7 @@ class Uploads:
         self._artifacts = artifacts
         self._limits = config.files
         self._media = config.media
+        self._commits = Commits()
 
     async def accept(
         self, file: BinaryIO, nbytes: int, *, filename: str, purpose: str, keep_s: float | None, tenant: str
@@ -37,20 +40,20 @@ class Uploads:
             Unavailable: the job store or the artifact store is not reachable.
         """
         info = await asyncio.to_thread(self._probe, file, nbytes)
+        await asyncio.to_thread(file.seek, 0)
+        pieces = iter(partial(file.read, PIECE_NBYTES), b"")
+        keep_s = min(keep_s or self._limits.keep_s, self._limits.keep_s)
+        return await self._commits.run(self._store_file(pieces, filename, purpose, info, keep_s, tenant))
+
+    async def _store_file(
+        self, pieces: Iterator[bytes], filename: str, purpose: str, info: FileInfo, keep_s: float, tenant: str
+    ) -> UploadedFile:
+        """Stores the file, then the row. As `accept`."""
         file_id = f"file-{uuid.uuid4()}"
-        accepted = False
-        try:
-            await asyncio.to_thread(file.seek, 0)
-            pieces = iter(partial(file.read, PIECE_NBYTES), b"")
+        async with removed_when_refused(self._artifacts, file_prefix(file_id)):
             stored = await self._artifacts.put_pieces(f"{file_prefix(file_id)}/data", pieces)
-            keep_s = min(keep_s or self._limits.keep_s, self._limits.keep_s)
             new = NewFile(file_id, filename, purpose, stored.uri, stored.nbytes, stored.sha256, info, keep_s)
-            row = await self._store.create_file(tenant, new)
-            accepted = True
-            return row
-        finally:
-            if not accepted:
-                await self._artifacts.delete_tree(file_prefix(file_id))
+            return await self._store.create_file(tenant, new)
 
     def _probe(self, file: BinaryIO, nbytes: int) -> FileInfo:
         try:
