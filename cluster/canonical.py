@@ -75,7 +75,6 @@ def check(model: Known, draft: Draft) -> None:
     """
     limits = model.limits
     prompt, images, seconds = (word(draft.delivery.dialect, name) for name in ("prompt", "images", "seconds"))
-    _check_text(prompt, draft.prompt)
     if not draft.prompt.strip():
         raise InvalidRequest(f"{prompt} must not be empty.", param=prompt)
     if len(draft.prompt) > limits.max_prompt_chars:
@@ -111,12 +110,6 @@ def check(model: Known, draft: Draft) -> None:
     _check_output(draft)
     if draft.size is not None:
         _check_size(model, draft, draft.size)
-
-
-def _check_text(field_name: str, text: str) -> None:
-    """PostgreSQL keeps no NUL."""
-    if "\0" in text:
-        raise InvalidRequest(f"{field_name} must not contain a NUL character.", param=field_name)
 
 
 def _check_output(draft: Draft) -> None:

@@ -69,9 +69,11 @@ class Databases:
 
 
 class Server(Databases):
-    """A server of our own in a temporary folder, which may be stopped and frozen."""
+    """A server of our own in a temporary folder, which may be stopped and frozen. `tls` is its certificate and key."""
 
-    def __init__(self, folder: Path, binaries: Path, *, durable: bool = False) -> None:
+    def __init__(
+        self, folder: Path, binaries: Path, *, durable: bool = False, tls: tuple[bytes, bytes] | None = None
+    ) -> None:
         (port,) = free_ports(1)
         super().__init__(URL.create("postgresql", "skyreels", PASSWORD, "127.0.0.1", port, "postgres"))
         self._folder = folder
@@ -85,6 +87,14 @@ class Server(Databases):
             os.chown(path, self._account.pw_uid, self._account.pw_gid)
         self._run("initdb", "-D", "data", "-U", "skyreels", "-E", "UTF8", "--no-locale", "--no-sync",
                   "-A", "scram-sha-256", "--pwfile", "password").check_returncode()  # fmt: skip
+        self._tls: dict[str, str] = {}
+        if tls is not None:
+            for name, pem in zip(("server.crt", "server.key"), tls, strict=True):
+                path = folder / "data" / name
+                path.write_bytes(pem)
+                path.chmod(0o600)
+                os.chown(path, self._account.pw_uid, self._account.pw_gid)
+            self._tls = {"ssl": "on", "ssl_cert_file": "server.crt", "ssl_key_file": "server.key"}
 
     def start(self) -> Server:
         options = {
@@ -95,6 +105,7 @@ class Server(Databases):
             "full_page_writes": self._durable,
             "max_connections": "150",
             "shared_buffers": "32MB",
+            **self._tls,
         }
         command = [str(self._binaries / "postgres"), "-D", "data"]
         for name, value in options.items():
@@ -146,13 +157,13 @@ class Server(Databases):
 
 
 @contextmanager
-def private_server(*, durable: bool = False) -> Iterator[Server]:
+def private_server(*, durable: bool = False, tls: tuple[bytes, bytes] | None = None) -> Iterator[Server]:
     """A running server; skips the test when there are no binaries."""
     if not BINARIES:
         pytest.skip("PostgreSQL is not installed (Debian: postgresql) and --postgres-url is not given")
     folder = Path(tempfile.mkdtemp(prefix="skyreels-postgres-"))
     try:
-        server = Server(folder, BINARIES[-1].parent, durable=durable)
+        server = Server(folder, BINARIES[-1].parent, durable=durable, tls=tls)
         try:
             yield server.start()
         finally:

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import uuid
 from collections.abc import AsyncGenerator, Mapping
@@ -40,6 +41,7 @@ _CLOCK = select(func.clock_timestamp(type_=Utc))
 _PASSING_CLASSES = ("08", "40", "53", "57", "58")  # connection, rollback, resources, operator, system
 _PASSING = frozenset({"25006", "25P03", "55P03"})  # a standby; idle too long; a lock that did not come free
 _REFUSED_CLASSES = ("28", "3D", "3F", "42")  # credentials, database, schema, privileges
+_TLS_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")  # parameters of a URL that name files
 
 
 class Postgres:
@@ -72,6 +74,7 @@ class Postgres:
 
     @asynccontextmanager
     async def opening(self, engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
+        _check_files(self._url)
         try:
             async with engine.begin() as connection:
                 await connection.execute(text("SET LOCAL statement_timeout = 0"))
@@ -86,7 +89,8 @@ class Postgres:
                     raise Unavailable(message, retry_after_s=OPEN_TIMEOUT_S) from error
                 yield connection
         except ssl.SSLError as error:
-            raise ConfigError(f"store.url: the server's TLS is not accepted: {error.reason}.") from error
+            reason = getattr(error, "verify_message", "") or str(error.reason)
+            raise ConfigError(f"store.url: the server's TLS is not accepted: {reason.rstrip('.')}.") from error
         except DBAPIError as error:
             state = _state(error)
             if state is None and not self.passing(error):  # the driver's own refusal of a parameter
@@ -148,6 +152,21 @@ class Postgres:
                 kind, schema="pg_catalog", encoder=lambda value: value.replace("\0", "\ufffd"), decoder=str
             )
         return connection
+
+
+def _check_files(url: URL) -> None:
+    """A file of TLS that is missing is no outage, and one without certificates not the server's fault. ConfigError."""
+    for name in _TLS_FILES:
+        path = url.query.get(name)
+        if not isinstance(path, str):
+            continue
+        if not os.access(path, os.R_OK):
+            raise ConfigError(f"store.url: {name} cannot be read: {path}.")
+        if name == "sslrootcert":
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+            except OSError as error:
+                raise ConfigError(f"store.url: {name} holds no certificate: {path}.") from error
 
 
 def _on_checkout(connection: Any, _record: object, _proxy: object) -> None:

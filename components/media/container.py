@@ -14,6 +14,7 @@ from av.error import FFmpegError
 
 from components.errors import MediaError
 
+FORMATS = "MP4, MOV, WebM, WAV, MP3, FLAC or Ogg"
 MAX_STREAMS = 16
 HEAD_NBYTES = 64
 PROBE = {"probesize": str(5_000_000), "analyzeduration": str(5_000_000)}  # bytes; microseconds
@@ -55,7 +56,7 @@ def probe_media(file: BinaryIO, *, max_pixels: int, max_duration_s: float) -> Me
     head = file.read(HEAD_NBYTES)
     demuxer = sniff(head)
     if demuxer is None:
-        raise MediaError("The file is no known video or sound; send MP4, MOV, WebM, WAV, MP3, FLAC or Ogg.")
+        raise MediaError(f"The file is no known video or sound; send {FORMATS}.")
     file.seek(0)
     try:
         with av.open(file, "r", format=demuxer, options=PROBE) as container:

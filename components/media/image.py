@@ -30,6 +30,7 @@ _READERS: dict[str, type[ImageFile]] = {
     "WEBP": WebPImageFile,
     "GIF": GifImageFile,
 }
+FORMATS = "PNG, JPEG, WebP or GIF"
 _MAX_JPEG_SCANS = 64  # a progressive file has about ten; each scan walks every pixel again
 # What Pillow raises on damaged files; all of it means the same to a client.
 _DAMAGED = (
@@ -83,7 +84,11 @@ def read(data: bytes, *, max_pixels: int) -> Image.Image:
 
 
 def _decode(data: bytes, max_pixels: int) -> ImageFile:
-    name = _format(data)
+    if not data:
+        raise MediaError("The image is empty; send the whole file.")
+    name = sniff(data)
+    if name is None:
+        raise MediaError(f"The file is not an image of a known format; send {FORMATS}.")
     if name == "WEBP":  # the only reader here that allocates its canvas when it is constructed
         _check_size(_webp_size(data), max_pixels)
     if name == "JPEG" and data.count(b"\xff\xda") > _MAX_JPEG_SCANS:
@@ -104,19 +109,15 @@ def _upright(image: ImageFile) -> Image.Image:
         raise MediaError("The image's EXIF data is damaged; remove it or save the image again.") from error
 
 
-def _format(data: bytes) -> str:
-    """The format by the file's first bytes; names and declared types are not to be trusted."""
-    if not data:
-        raise MediaError("The image is empty; send the whole file.")
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+def sniff(head: bytes) -> str | None:
+    """The format by a file's first bytes; names and declared types are not to be trusted."""
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
-    if data.startswith(b"\xff\xd8\xff"):
+    if head.startswith(b"\xff\xd8\xff"):
         return "JPEG"
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "WEBP"
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        return "GIF"
-    raise MediaError("The file is not an image of a known format; send PNG, JPEG, WebP or GIF.")
+    return "GIF" if head.startswith((b"GIF87a", b"GIF89a")) else None
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

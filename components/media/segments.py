@@ -112,8 +112,8 @@ class SegmentEncoder:
         self.init = b"".join(box for _, box in self._sink.take())
 
     def _codec_options(self, quality: VideoQuality) -> dict[str, str]:
-        # No mbtree: with it some encodes of equal frames differ in a frame's last macroblock (one in twenty of moving
-        # gradients 7 macroblocks wide; never with x264's vector code off).
+        # No mbtree: x264's AVX-512 code for it now and then gives equal frames other bytes in a frame's last macroblock
+        # (BENCHMARKS.md). It saves less than sizes at one CRF suggest: x264 then adds (1 - qcomp) * 13.5 = 5.4 to it.
         gop = f"keyint={self._gop}:min-keyint={self._gop}:scenecut=0:open-gop=0:bframes=0:mbtree=0:chromaloc=1"
         return {"crf": str(quality.crf), "preset": quality.preset, "x264-params": gop}
 

@@ -50,6 +50,23 @@ async def read_json(request: Request) -> object:
     return value
 
 
+def check_texts(body: object) -> None:
+    """Refuses a body, or a part of one, with a NUL character in a text or a name: not every column can keep one.
+
+    Raises:
+        InvalidRequest: names the parameter; of a name that holds one, what it belongs to.
+    """
+    waiting: list[tuple[object, tuple[str | int, ...]]] = [(body, ())]
+    while waiting:
+        node, path = waiting.pop()
+        names = node.keys() if isinstance(node, dict) else [node]
+        if any(isinstance(name, str) and "\0" in name for name in names):
+            param = _path(path)
+            raise InvalidRequest(f"{param or 'body'} must not contain a NUL character.", param=param or None)
+        children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+        waiting += [(child, (*path, name)) for name, child in children]
+
+
 def _check_count(value: object) -> None:
     """A schema tells of each value that is wrong, so there must not be millions."""
     waiting, seen = [value], 1

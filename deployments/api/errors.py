@@ -13,12 +13,14 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from cluster import errors
 from cluster.canonical import word
@@ -177,7 +179,22 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
     code = _HTTP_CODES.get(error.status_code, "http_error")
-    return plain_refusal(request.url.path, error.status_code, str(error.detail), code, error.headers)
+    message, headers = str(error.detail), error.headers
+    if message == HTTPStatus(error.status_code).phrase:  # the framework's own: no sentence, and one route's methods
+        allowed = _methods(request)
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            message = "There is nothing at this address; /docs lists what there is."
+        elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and allowed:
+            message = f"This address takes {' and '.join(allowed)}; got {request.method}."
+            headers = {"Allow": ", ".join(allowed)}
+    return plain_refusal(request.url.path, error.status_code, message, code, headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What may be done at the request's address."""
+    routes = (route for route in request.app.routes if isinstance(route, Route))
+    found = (route.methods or set() for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return sorted(set().union(*found))
 
 
 def install(app: FastAPI) -> None:

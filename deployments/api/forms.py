@@ -10,7 +10,7 @@ from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 
 from cluster.errors import InvalidRequest
-from deployments.api.bodies import read_json
+from deployments.api.bodies import check_texts, read_json
 
 MAX_FORM_PARTS = 64  # more than any request needs; the limit on images answers before this does
 _NAME = re.compile(r"(\w+)(\[\])?(?:\[(\w+)\])?")
@@ -23,15 +23,20 @@ async def read_body(request: Request, *, lists: frozenset[str] = frozenset()) ->
     in `lists` may be repeated.
 
     Raises:
-        InvalidRequest: another media type, not JSON, not a form, or a field that is given twice.
+        InvalidRequest: another media type, not JSON, not a form, a field that is given twice, or a NUL character.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    fields: object
+    files: Files = ()
     if media_type == "application/json":
-        return await read_json(request), ()
-    if media_type == "multipart/form-data":
+        fields = await read_json(request)
+    elif media_type == "multipart/form-data":
         async with request.form(max_files=MAX_FORM_PARTS, max_fields=MAX_FORM_PARTS) as form:
-            return await _unfold(form, lists)
-    raise InvalidRequest("Send application/json or multipart/form-data.", param="content-type")
+            fields, files = await _unfold(form, lists)
+    else:
+        raise InvalidRequest("Send application/json or multipart/form-data.", param="content-type")
+    check_texts(fields)
+    return fields, files
 
 
 async def _unfold(form: FormData, lists: frozenset[str]) -> tuple[dict[str, Any], Files]:

@@ -1,7 +1,8 @@
 """The door: a draft and its media become a stored job, or one clear refusal and nothing at all.
 
 Order matters: limits first, then media (fetched side by side, bounded, probed), then files, then the job row. The
-row is the commit: files of a request that was refused later are removed, a job without its files cannot exist.
+row is the commit (`deployments.api.commits`): files of a request that was refused later are removed, a job without its
+files cannot exist.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from cluster.store.base import JobStore
 from cluster.tenancy import Once
 from components.errors import MediaError
 from components.media.image import probe
+from deployments.api.commits import Commits, removed_when_refused
 from deployments.api.sources import Base64Source, DataUriSource, FileSource, Reference, UploadSource, UrlSource
 from deployments.artifacts import ArtifactStore, job_key, job_prefix
 from deployments.fetch import Fetcher, decode_base64, decode_data_uri
@@ -41,6 +43,7 @@ class Intake:
         self._tenants = config.limits
         self._prices = config.price_table
         self._keep_s = config.artifacts.keep_s
+        self._commits = Commits()
 
     async def accept(
         self, model: Model, draft: Draft, references: Sequence[Reference], tenant: str, once: Once | None = None
@@ -61,11 +64,22 @@ class Intake:
         files = await asyncio.gather(*(self._read(reference, tenant) for reference in references))
         # One after the other: a decoded image is far larger than its file.
         infos = [await self._probe(reference, data) for reference, data in zip(references, files, strict=True)]
+        found = list(zip(references, files, infos, strict=True))
+        return await self._commits.run(self._create(model, draft, found, tenant, once))
+
+    async def _create(
+        self,
+        model: Model,
+        draft: Draft,
+        found: Sequence[tuple[Reference, bytes | UploadedFile, FileInfo]],
+        tenant: str,
+        once: Once | None,
+    ) -> Job:
+        """Stores the files, then the row. As `accept`."""
         job_id = f"video_{secrets.token_hex(12)}"
-        accepted = False
-        try:
+        async with removed_when_refused(self._artifacts, job_prefix(job_id)):
             media: list[Media] = []
-            for reference, file, info in zip(references, files, infos, strict=True):
+            for reference, file, info in found:
                 with _naming(reference.param):
                     media.append(await self._keep(job_id, len(media), file, info))
             request = canonical(model, draft, tuple(media), ttl_s=self._keep_s)
@@ -80,13 +94,11 @@ class Intake:
                     limits=self._tenants.of(tenant),
                     price_usd=request.duration_s * self._prices.per_s_usd(request.model, request.resolution),
                 )
-            accepted = job.id == job_id  # else another request with this key was quicker
-            if accepted:
-                logger().info("accepted", extra={"job": job_id, **laps.told()})
-            return job
-        finally:
-            if not accepted:
-                await self._artifacts.delete_tree(job_prefix(job_id))
+        if job.id == job_id:
+            logger().info("accepted", extra={"job": job_id, **laps.told()})
+        else:  # another request with this key was quicker
+            await self._artifacts.delete_tree(job_prefix(job_id))
+        return job
 
     async def _check_receivers(self, delivery: Delivery) -> None:
         for field, url in (("webhook_url", delivery.webhook_url), ("upload_url", delivery.upload_url)):

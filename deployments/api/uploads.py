@@ -22,7 +22,7 @@ MIN_KEEP_S = 60
 FIELDS = frozenset({"file", "purpose", "expires_after[anchor]", "expires_after[seconds]"})
 PURPOSE = "user_data"
 _PURPOSE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x01-\x1f\x7f]")
 
 router = APIRouter(prefix="/v1/files", tags=["files"], responses=ERRORS)
 
@@ -112,6 +112,8 @@ async def create(request: Request, services: Served, tenant: Tenant) -> FileObje
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise InvalidRequest("file must be a file.", param="file")
+        if "\0" in (file.filename or ""):
+            raise InvalidRequest("file: its name must not contain a NUL character.", param="file")
         stored = await services.uploads.accept(
             file.file,
             file.size or 0,

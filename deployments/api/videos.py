@@ -188,11 +188,17 @@ def _parse(fields: object) -> CreateVideo:
     except ValidationError as error:
         found = error.errors()
         first = next((one for one in found if one["type"] == "value_error"), found[0])
-        param = ".".join(str(part) for part in first["loc"] if not _is_tag(part))
+        param = _place(first["loc"])
         if first["type"] == "extra_forbidden":
             known = ", ".join(CreateVideo.model_fields)
             raise InvalidRequest(f"Unknown field {param}; known fields: {known}.", param=param) from error
-        raise InvalidRequest(f"{param or 'body'}: {first['msg']}.", param=param or None) from error
+        # Of several types that were tried each has its own reason.
+        reasons = dict.fromkeys(one["msg"] for one in found if _place(one["loc"]) == param)
+        raise InvalidRequest(f"{param or 'body'}: {', or '.join(reasons)}.", param=param or None) from error
+
+
+def _place(loc: tuple[str | int, ...]) -> str:
+    return ".".join(str(part) for part in loc if not _is_tag(part))
 
 
 def _is_tag(part: str | int) -> bool:

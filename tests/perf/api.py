@@ -66,7 +66,7 @@ class Round:
 
 
 class Idle:
-    """Stands where the Scheduler is: nothing of what is created shall run."""
+    """Stands where the Scheduler and the Courier are: nothing of what is created shall run."""
 
     async def wake(self) -> None:
         return None
@@ -106,7 +106,8 @@ def deploy(config: Config) -> None:
     """The Api as `serve_config` would deploy it, without what works behind it."""
     wanted: list[dict[str, Any]] = serve_config(config)["applications"][0]["deployments"]
     options = next(entry for entry in wanted if entry["name"] == "Api")
-    api = serve.deployment(Api).options(**options).bind(config, serve.deployment(Idle).bind())
+    idle = serve.deployment(Idle).bind()
+    api = serve.deployment(Api).options(**options).bind(config, idle, idle)
     quiet = LoggingConfig(encoding="JSON", enable_access_log=False)
     serve.run(api, name="skyreels", route_prefix="/", logging_config=quiet)
 

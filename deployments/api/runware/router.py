@@ -17,7 +17,7 @@ from cluster.errors import Conflict, InvalidRequest, LimitExceeded, NotFound, Sk
 from cluster.records import Container, Delivery, Dialect, Job, Output
 from cluster.registry import Known
 from deployments.api import errors
-from deployments.api.bodies import body_schema, problems, read_json
+from deployments.api.bodies import body_schema, check_texts, problems, read_json
 from deployments.api.links import Links, links_of
 from deployments.api.runware import rules, views
 from deployments.api.runware.media import check_medium, images, media
@@ -46,6 +46,8 @@ class Outcome:
 async def tasks(request: Request, services: Served, tenant: Tenant) -> JSONResponse:
     """Works through the tasks in their order. 200 when at least one could be done; `errors` tells of the others. 400
     when none could; 429 or 503 with Retry-After when none could for now.
+
+    A call may be sent again: a task's `taskUUID` is its idempotency key, and an Idempotency-Key header is not read.
     """
     items = await read_json(request)
     if not isinstance(items, list) or not 1 <= len(items) <= MAX_TASKS:
@@ -91,6 +93,7 @@ def _named(item: object) -> dict[str, Any]:
 def _parse(item: object) -> VideoInference | GetResponse:
     if not isinstance(item, dict):
         raise InvalidRequest("Each task must be a JSON object.")
+    check_texts(item)
     kind = item.get("taskType")
     model = TASKS.get(kind) if isinstance(kind, str) else None
     if model is None:

@@ -115,7 +115,10 @@ class VideoInference(_Part):
     """Queues a video."""
 
     taskType: Literal["videoInference"]
-    taskUUID: Uuid4 = Field(description="The caller's name of the task. The same task again is the same job.")
+    taskUUID: Uuid4 = Field(
+        description="The caller's name of the task, and its idempotency key: the same task again is the same job for "
+        "as long as that exists, and another task under the same name is refused."
+    )
     model: str = Field(max_length=200, description="Identifier, name or alias.")
     positivePrompt: str = Field(max_length=5120)
     outputType: Literal["URL"] = "URL"

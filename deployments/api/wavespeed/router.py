@@ -16,7 +16,7 @@ from cluster.errors import UnknownModel
 from cluster.records import Delivery, Dialect
 from cluster.registry import KNOWN
 from deployments.api import errors
-from deployments.api.bodies import body_schema, problems, read_json
+from deployments.api.bodies import body_schema, check_texts, problems, read_json
 from deployments.api.idempotency import IdempotencyKey, Idempotent
 from deployments.api.links import WAVESPEED_ROOT, links_of
 from deployments.api.services import Served, Services, Tenant
@@ -91,6 +91,7 @@ async def _submit(address: str, call: Call) -> Envelope | JSONResponse:
         )
     try:
         fields = await read_json(request)
+        check_texts(fields)
         body = task.body.model_validate(fields)
     except ValidationError as error:
         return errors.bad_body(request.url.path, problems(error.errors()))

@@ -50,7 +50,6 @@ def test_what_is_at_a_limit_is_accepted(fields: dict[str, Any]) -> None:
     [
         ({"prompt": ""}, "prompt", "must not be empty"),
         ({"prompt": " \n\t"}, "prompt", "must not be empty"),
-        ({"prompt": "a\0"}, "prompt", "NUL"),
         ({"prompt": "x" * 5121}, "prompt", "has 5121 characters; skyreels-v3-r2v takes at most 5120"),
         ({"images": 0}, "images", "takes 1 to 4 reference images; got 0"),
         ({"images": 5}, "images", "takes 1 to 4 reference images; got 5"),

@@ -1,7 +1,5 @@
 import asyncio
 import base64
-import datetime
-import ipaddress
 import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,15 +7,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from cluster.config import MediaLimits
 from cluster.errors import UrlRejected
 from deployments import fetch
 from deployments.fetch import Fetcher, decode_base64, decode_data_uri
+from tests.certificates import self_signed
 
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 BODY = b"picture" * 1000
@@ -342,29 +337,7 @@ async def test_signed_urls_stay_out_of_the_log(site, caplog):
 
 def certificate(tmp_path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """(server's context, client's context that trusts it) for a self-signed certificate of this name."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    try:
-        san: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        san = x509.DNSName(name)
-    now = datetime.datetime.now(datetime.UTC)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([san]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = signed.public_bytes(serialization.Encoding.PEM)
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    pem, secret = self_signed(name)
     (tmp_path / "server.pem").write_bytes(pem + secret)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(tmp_path / "server.pem")

@@ -154,7 +154,6 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (r2v(numberResults=5), "numberResults", "4"),
     (r2v(positivePrompt="x" * 5121), "positivePrompt", "5120"),
     (r2v(positivePrompt=" "), "positivePrompt", "empty"),
-    (r2v(positivePrompt="@ball \0"), "positivePrompt", "NUL"),
     (r2v(model="skywork:skyreels-v3"), "model", "served models: skyreels-v3-r2v"),
     (r2v(model="skyreels-v1-i2v", inputs={}, duration=4, resolution="540p"), "inputs.referenceImages", "1 to 1"),
     (r2v(seed=1), "seed", "not a parameter"),

@@ -110,8 +110,8 @@ async def test_videos_and_sounds_are_probed(edge: Edge) -> None:
     ("data", "words"),
     [
         (b"", "empty"),
-        (b"<html>", "not an image of a known format"),
-        (b"#EXTM3U\nfile:///etc/passwd", "not an image of a known format"),
+        (b"<html>", "no image, video or sound of a known format"),
+        (b"#EXTM3U\nfile:///etc/passwd", "no image, video or sound of a known format"),
         (png()[:60], "damaged or cut off"),
         (bomb(100_000, 100_000), "at most 1000000 pixels"),
         (mp4()[:200], "damaged or cut off"),
