@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from cluster.errors import ConfigError
 from cluster.graphs import GRAPHS
 from cluster.plans import BUCKETS, VAE_STRIDE_S, floor16
+from cluster.policy.autoscale import BACKLOG_S
 from cluster.pools import DENOISE, Count, Label, LabelValue, Pool, Positive
 from cluster.registry import MODELS, PRICES, Model, Price, PriceTable, Registry, tiny
 from cluster.tenancy import Limits
@@ -152,6 +153,13 @@ class Denoise(_Section):
     max_rebuilds: Count = Field(default=3, description="failed rebuilds in a row before the replica is replaced")
 
 
+class Autoscale(_Section):
+    """How pools with `min_replicas` and `max_replicas` are scaled. Bounds and delays stand in the pools."""
+
+    backlog_s: Positive = Field(default=BACKLOG_S, description="as many replicas as do the present work within this")
+    period_s: Positive = Field(default=1.0, description="between two readings of the job store")
+
+
 class Ray(_Section):
     """The Ray cluster that `skyreels serve` starts on one machine."""
 
@@ -178,6 +186,7 @@ class Config(_Section):
     delivery: Deliveries = Deliveries()
     scheduler: Scheduler = Scheduler()
     denoise: Denoise = Denoise()
+    autoscale: Autoscale = Autoscale()
     ray: Ray = Ray()
     auth: Annotated[Literal["off", "keys"], BeforeValidator(_off)] = Field(
         default="off", description="off: whoever reaches the Api may use it, as one tenant"
