@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import gcd
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -53,6 +54,7 @@ class Pool(BaseModel):
         default=1,
         description="processes that share a denoising step, else encode and decode; 1 = the replica itself",
     )
+    hosts: Count = Field(default=1, description="nodes that the ranks of a group fill, whole ones if more than one")
     branches: Count = Field(default=1, description="groups of the ranks, each with its own branch of a guided step")
     ulysses: Count | None = Field(default=None, description="of a group; the largest that divides the heads if unset")
     ring: Count | None = Field(default=None, description="of a group; what Ulysses leaves if unset")
@@ -108,6 +110,14 @@ class Pool(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _hosts(self) -> Self:
+        if self.hosts > 1 and not self.controls_only:
+            raise ValueError("hosts: only a pool whose ranks do all its work can span several nodes")
+        if self.ranks % self.hosts:
+            raise ValueError(f"hosts: {self.ranks} ranks cannot be spread evenly over {self.hosts} nodes")
+        return self
+
     def slots_of(self, stage: str) -> int:
         return self.residents if stage == DENOISE else self.slots.get(stage, 1)
 
@@ -144,3 +154,14 @@ class Pool(BaseModel):
     def controls_only(self) -> bool:
         """Whether the replica computes nothing itself: its ranks do, in processes of their own."""
         return set(self.stages) == set(self.grouped)
+
+    def ulysses_of(self, heads: int) -> int:
+        """The Ulysses factor of the pool's groups for a model of so many heads."""
+        size = self.ranks // self.branches
+        if self.ulysses is not None or self.ring is not None:
+            return self.ulysses or size // (self.ring or 1)
+        return gcd(size, heads)
+
+    def bundle_of(self, rank: int) -> int:
+        """The placement group's bundle of a rank: one of its own behind the replica's, or its host's."""
+        return rank + 1 if self.hosts == 1 else rank // (self.ranks // self.hosts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.config import Config
+from cluster.config import Api, Config, Deliveries, Scheduler
 from cluster.graphs import feeds
 from cluster.pools import Pool
 
@@ -37,9 +37,9 @@ def serve_config(config: Config) -> dict[str, Any]:
                 "args": _identity(config),
                 **({"autoscaling_policy": _policy(config)} if scaled else {}),
                 "deployments": [
-                    _deployment("Api", config.api.replicas, ongoing, config.api.num_cpus, 0, drain_s=20),
-                    _deployment("Scheduler", 1, 100, config.scheduler.num_cpus, 0, drain_s=5),
-                    _deployment("Courier", config.delivery.replicas, 100, config.delivery.num_cpus, 0, drain_s=5),
+                    _service("Api", config.api.replicas, ongoing, config.api, drain_s=20),
+                    _service("Scheduler", 1, 100, config.scheduler, drain_s=5),
+                    _service("Courier", config.delivery.replicas, 100, config.delivery, drain_s=5),
                     *(_pool(pool) for pool in config.pools),
                 ],
             }
@@ -49,7 +49,7 @@ def serve_config(config: Config) -> dict[str, Any]:
 
 def _identity(config: Config) -> dict[str, Any]:
     """The config without sizes. Of a scaled pool it says that it is scaled, not how far."""
-    args = config.model_dump(mode="json")
+    args = config.model_dump(mode="json", exclude={"kubernetes"})
     for section in (args["api"], args["delivery"], *args["pools"]):
         del section["replicas"]
     for pool, entry in zip(config.pools, args["pools"], strict=True):
@@ -96,6 +96,15 @@ def _deployment(
     }
 
 
+def _service(
+    name: str, replicas: int, ongoing: int, section: Api | Scheduler | Deliveries, *, drain_s: float
+) -> dict[str, Any]:
+    deployment = _deployment(name, replicas, ongoing, section.num_cpus, 0, drain_s=drain_s)
+    if section.labels:
+        deployment["ray_actor_options"]["label_selector"] = dict(section.labels)
+    return deployment
+
+
 def _pool(pool: Pool) -> dict[str, Any]:
     # Twice the slots: a call may wait inside the replica for a slot that the store already counts as free.
     ongoing = 2 * sum(pool.slots_of(stage) for stage in pool.stages)
@@ -112,15 +121,27 @@ def _pool(pool: Pool) -> dict[str, Any]:
         }
     labels = dict(pool.labels)
     if pool.ranks > 1:
-        # The replica sits in bundle 0, rank i in bundle i + 1, all on one node.
-        ranks = [_bundle(pool.num_cpus, pool.num_gpus)] * pool.ranks
-        deployment["placement_group_bundles"] = [_bundle(num_cpus, num_gpus), *ranks]
-        deployment["placement_group_strategy"] = "STRICT_PACK"
+        deployment["placement_group_bundles"] = bundles = _bundles(pool, num_cpus, num_gpus)
+        deployment["placement_group_strategy"] = "STRICT_PACK" if pool.hosts == 1 else "STRICT_SPREAD"
         if labels:
-            deployment["placement_group_bundle_label_selector"] = [labels] * (1 + pool.ranks)
+            deployment["placement_group_bundle_label_selector"] = [labels] * len(bundles)
     elif labels:
         deployment["ray_actor_options"]["label_selector"] = labels
     return deployment
+
+
+def _bundles(pool: Pool, num_cpus: float, num_gpus: float) -> list[dict[str, float]]:
+    """Where the replica and its ranks sit; `Pool.bundle_of` tells which rank is where.
+
+    On one node the replica has bundle 0 and each rank one of its own. On several, each bundle is a node and the
+    replica sits in the first: Ray's autoscaler starts hosts for a bundle each, and a whole replica of the group only
+    when all are asked for.
+    """
+    if pool.hosts == 1:
+        return [_bundle(num_cpus, num_gpus), *[_bundle(pool.num_cpus, pool.num_gpus)] * pool.ranks]
+    ranks = pool.ranks // pool.hosts
+    first = _bundle(num_cpus + ranks * pool.num_cpus, ranks * pool.num_gpus)
+    return [first, *[_bundle(ranks * pool.num_cpus, ranks * pool.num_gpus)] * (pool.hosts - 1)]
 
 
 def _bundle(num_cpus: float, num_gpus: float) -> dict[str, float]:
