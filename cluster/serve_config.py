@@ -16,6 +16,7 @@ from cluster.pools import Pool
 APPLICATION = "skyreels"
 IMPORT_PATH = "deployments.app:build"
 POLICY_PATH = "deployments.autoscaler:StagePolicy"
+RUNNING = {"paused": False}  # of the Scheduler; true while an operator drains the installation
 HEALTH_PERIOD_S = 2.0
 REQUESTS = 100  # at once in one Api replica, beside its event streams
 CONTROLLER_CPUS = 0.1  # a replica that only orders its ranks' work
@@ -38,7 +39,7 @@ def serve_config(config: Config) -> dict[str, Any]:
                 **({"autoscaling_policy": _policy(config)} if scaled else {}),
                 "deployments": [
                     _service("Api", config.api.replicas, ongoing, config.api, drain_s=20),
-                    _service("Scheduler", 1, 100, config.scheduler, drain_s=5),
+                    _service("Scheduler", 1, 100, config.scheduler, drain_s=5) | {"user_config": dict(RUNNING)},
                     _service("Courier", config.delivery.replicas, 100, config.delivery, drain_s=5),
                     *(_pool(pool) for pool in config.pools),
                 ],

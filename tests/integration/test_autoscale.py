@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,5 @@ def test_a_burst_takes_two_stages_from_nothing_to_their_most_and_back(elastic: S
         assert first["message"].startswith(f"scaling {pool} from 0 to "), first
         assert first["cause"] in {"work", "most", "coming"}, first
         assert any(line["pool"] == pool and re.search(r"to 0: idle$", line["message"]) for line in lines), lines
-        ups = {"pool": pool, "direction": "up"}
-        name = "ray_skyreels_autoscale_decisions_total"
-        until(f"the decisions of {pool} are counted", lambda ups=ups: elastic.metric(name, **ups) >= 2)
+        ups = partial(elastic.metric, "ray_skyreels_autoscale_decisions_total", pool=pool, direction="up")
+        until(f"the decisions of {pool} are counted", lambda ups=ups: ups() >= 2)
