@@ -49,6 +49,10 @@ def values_schema() -> dict[str, Any]:
     schema: dict[str, Any] = Values.model_json_schema(by_alias=True)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "Values of the skyreels chart"
+    for section in (schema, *schema["$defs"].values()):
+        for one in section.get("properties", {}).values():
+            if "patternProperties" in one:
+                one["additionalProperties"] = False  # keys of another form are refused, too
     # Helm gives every chart these two.
     schema["properties"] |= {"global": {"type": "object"}, "enabled": {"type": "boolean"}}
     return schema
