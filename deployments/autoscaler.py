@@ -102,7 +102,10 @@ class StagePolicy:
         self._metrics.decided(scaled)
         for context in contexts.values():
             self._tell(context, decisions[context.deployment_name])
-        return {key: decisions[context.deployment_name].target for key, context in contexts.items()}, {}
+        targets = {key: decisions[context.deployment_name].target for key, context in contexts.items()}
+        # A pool that is none and stays none is left out: Serve would start one for the mean of its past requests.
+        stays = {key for key, context in contexts.items() if not targets[key] and not context.target_num_replicas}
+        return {key: target for key, target in targets.items() if key not in stays}, {}
 
     def _decide(self, workload: Workload, contexts: Mapping[str, Any]) -> dict[str, Decision]:
         sizes: list[PoolSize] = []
