@@ -56,7 +56,13 @@ class Cluster:
 
     @classmethod
     def connect(
-        cls, *, kubeconfig_path: str | None = None, context: str | None = None, namespace: str | None = None
+        cls,
+        *,
+        kubeconfig_path: str | None = None,
+        context: str | None = None,
+        namespace: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        backoff_s: float = BACKOFF_S,
     ) -> Cluster:
         """By a kubeconfig (the given one, `$KUBECONFIG`, `~/.kube/config`), else as the pod that this runs in.
 
@@ -80,7 +86,8 @@ class Cluster:
                     "There is no kubeconfig and this is no pod with a service account; set KUBECONFIG or --kubeconfig."
                 ) from missing
             found = _IN_CLUSTER.read_text(encoding="ascii").strip()
-        return cls(kubernetes.ApiClient(settings), namespace or found)
+        api = kubernetes.ApiClient(settings)
+        return cls(api, namespace or found, timeout_s=timeout_s, backoff_s=backoff_s)
 
     def close(self) -> None:
         """Releases the connections."""

@@ -54,9 +54,7 @@ def fetch(root: Path, wanted: Wanted) -> Path:
     if mark.exists():
         return folder
     try:
-        snapshot_download(
-            wanted.repository, revision=wanted.revision, local_dir=folder, allow_patterns=list(FILES)
-        )
+        snapshot_download(wanted.repository, revision=wanted.revision, local_dir=folder, allow_patterns=list(FILES))
     except (OSError, ValueError, httpx.HTTPError) as error:
         lines = str(error).strip().splitlines()
         raise CheckpointMismatch(

@@ -16,8 +16,9 @@ class Definition:
     """One definition of tests/data/crds."""
 
     def __init__(self, manifest: Object) -> None:
-        self.manifest = manifest
         spec = manifest["spec"]
+        versions = [{name: one[name] for name in ("name", "served", "storage")} for one in spec["versions"]]
+        self.listed = {**manifest, "spec": {**spec, "versions": versions}}  # without the schemas, which are long
         self.group: str = spec["group"]
         self.plural: str = spec["names"]["plural"]
         self.kind: str = spec["names"]["kind"]

@@ -110,7 +110,7 @@ class Owners:
         if not changed:
             return
         for paths in self.of.values():
-            paths -= changed | (old.keys() - new.keys())
+            paths.difference_update(changed, old.keys() - new.keys())
         self.of.setdefault((manager, "Update"), set()).update(changed)
 
     def listed(self) -> list[Object]:

@@ -1,7 +1,7 @@
 """An API server over HTTP, without a cluster behind it: objects, versions, watches, field ownership, rights, CRDs.
 
-Custom resources are checked and pruned by their definitions, as far as those are installed. Nothing reconciles them: the
-tests play the operator. `inject` makes the next requests fail as servers and networks do.
+Custom resources are checked and pruned by their definitions, as far as those are installed. Nothing reconciles them:
+the tests play the operator. `inject` makes the next requests fail as servers and networks do.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -63,6 +63,7 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     hang_s: float = 0.0
     before: bool = True  # False: the request has its effect, only its answer is lost
+    act: Callable[[], object] | None = None  # what somebody else does first; then the request is answered as usual
 
 
 @dataclass
@@ -130,10 +131,14 @@ class KubeServer:
         for definition in installed(*names):
             for version in definition.versions:
                 self.definitions[f"{definition.group}/{version}", definition.plural] = definition
-            self.create(definition.manifest)
+            self.create(definition.listed)
 
     def inject(self, **fault: Any) -> None:
         self._faults.append(Fault(**fault))
+
+    def before(self, act: Callable[[], object], **fault: Any) -> None:
+        """Somebody else is faster than the next matching requests."""
+        self._faults.append(Fault(act=act, **fault))
 
     def forget_history(self) -> None:
         """As etcd does every few minutes: watches must begin at a new list."""
@@ -200,6 +205,9 @@ class KubeServer:
             found = self._get(request)
             self.remove(found, request.namespace)
             return found
+        return self._change(verb, request)
+
+    def _change(self, verb: str, request: Request) -> Object:
         manager = request.query.get("fieldManager", "unknown")
         with self._changed:
             if verb == "create":
@@ -249,11 +257,11 @@ class KubeServer:
                     yield {"type": "ERROR", "object": refusal.body}
                     return
                 found = [entry for entry in self._log if entry[0] > since]
+                newest = self._version
                 if not found and not self._closing:
                     self._changed.wait(0.1)
                 if self._closing:
                     return
-                newest = self._version
             since = max([since, *(version for version, *_ in found)])
             for _, kind, key, thing in found:
                 if key[:2] == (request.group, request.plural) and self._matches(request, key, thing):
@@ -371,6 +379,9 @@ class _Handler(BaseHTTPRequestHandler):
         state = self.server_state
         text = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = state.fault(self.command, self.path)
+        if fault is not None and fault.act is not None:
+            fault.act()
+            fault = None
         if fault is not None and fault.before and self._fail(fault):
             return
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
@@ -406,7 +417,7 @@ class _Handler(BaseHTTPRequestHandler):
         namespace = ""
         if rest[0] == "namespaces" and len(rest) > 2:
             namespace, rest = rest[1], rest[2:]
-        name, part = (rest + ["", ""])[1:3]
+        name, part = [*rest, "", ""][1:3]
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         content = (self.headers.get("Content-Type") or "").partition(";")[0]
         body = yaml.safe_load(text) if text else {}
