@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -26,19 +27,45 @@ STALE_PERIODS = 10  # a reading this old decides nothing any more
 _Targets = tuple[dict[Any, int], dict[Any, dict[str, Any]]]
 
 
-class WorkloadReader:
-    """The newest workload of a job store, read in a thread of its own with an event loop of its own."""
+class _Session:
+    """A job store and the event loop it lives in; of one thread."""
 
-    def __init__(self, store_url: str, *, worker_ttl_s: float, period_s: float) -> None:
+    def __init__(self, store_url: str, worker_ttl_s: float) -> None:
         self._store_url = store_url
         self._worker_ttl_s = worker_ttl_s
+        self._loop: asyncio.Runner | None = None
+        self._store: JobStore | None = None
+
+    def read(self) -> Workload:
+        self._loop = self._loop or asyncio.Runner()
+        return self._loop.run(self._workload())
+
+    def close(self) -> None:
+        if self._loop is not None:
+            if self._store is not None:
+                self._loop.run(self._store.close())
+            self._loop.close()
+
+    async def _workload(self) -> Workload:
+        if self._store is None:
+            store = open_store(self._store_url)
+            await store.open()
+            self._store = store
+        return await self._store.workload(worker_ttl_s=self._worker_ttl_s)
+
+
+class WorkloadReader:
+    """The newest workload of a job store, read in a thread of its own. The thread and the store end with the reader."""
+
+    def __init__(self, store_url: str, *, worker_ttl_s: float, period_s: float) -> None:
+        self._session = _Session(store_url, worker_ttl_s)
         self._period_s = period_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="workload")
-        self._loop: asyncio.Runner | None = None  # of that thread, like the store
-        self._store: JobStore | None = None
         self._reading: Future[Workload] | None = None
         self._asked_s = -float("inf")
         self._newest: tuple[float, Workload] | None = None
+        self._end = weakref.finalize(self, _end, self._thread, self._session)
+        self._end.atexit = False  # no thread can be asked for anything then
 
     def newest(self, now_s: float) -> Workload | None:
         """At once: the last reading that is not too old, else None. Starts the next one when it is due. Raises what a
@@ -49,21 +76,20 @@ class WorkloadReader:
             self._newest = (now_s, reading.result())
         if self._reading is None and now_s - self._asked_s >= self._period_s:
             self._asked_s = now_s
-            self._reading = self._thread.submit(self._read)
+            self._reading = self._thread.submit(self._session.read)
         if self._newest is None or now_s - self._newest[0] > STALE_PERIODS * self._period_s:
             return None
         return self._newest[1]
 
-    def _read(self) -> Workload:
-        self._loop = self._loop or asyncio.Runner()
-        return self._loop.run(self._workload())
+    def close(self) -> None:
+        """Ends the thread and waits for it."""
+        self._end()
+        self._thread.shutdown()
 
-    async def _workload(self) -> Workload:
-        if self._store is None:
-            store = open_store(self._store_url)
-            await store.open()
-            self._store = store
-        return await self._store.workload(worker_ttl_s=self._worker_ttl_s)
+
+def _end(thread: ThreadPoolExecutor, session: _Session) -> None:
+    thread.submit(session.close)
+    thread.shutdown(wait=False)
 
 
 class StagePolicy:
@@ -106,6 +132,10 @@ class StagePolicy:
         # A pool that is none and stays none is left out: Serve would start one for the mean of its past requests.
         stays = {key for key, context in contexts.items() if not targets[key] and not context.target_num_replicas}
         return {key: target for key, target in targets.items() if key not in stays}, {}
+
+    def close(self) -> None:
+        """Stops reading."""
+        self._reader.close()
 
     def _decide(self, workload: Workload, contexts: Mapping[str, Any]) -> dict[str, Decision]:
         sizes: list[PoolSize] = []

@@ -10,8 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from cluster.config import load
+from cluster.serve_config import serve_config
 from tests.integration.system import System, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -58,12 +61,47 @@ def steps(system: System, pool: str) -> list[tuple[int, str]]:
     return found
 
 
-def test_a_burst_takes_two_stages_from_nothing_to_their_most_and_back(elastic: System) -> None:
+def redeploy(system: System, *, paused: bool) -> None:
+    """As `skyreels cluster drain` and `resume` do through the operator."""
+    config = load(system.config)
+    body = serve_config(config)
+    for entry in body["applications"][0]["deployments"]:
+        if entry["name"] == "Scheduler":
+            entry["user_config"]["paused"] = paused
+    token = (system.folder / "state" / "ray-token").read_text().strip()
+    response = httpx.put(
+        f"{system.dashboard_url}/api/serve/applications/",
+        json=body,
+        headers={"Authorization": f"Bearer {token}"},
+        trust_env=False,
+        timeout=60,
+    )
+    assert response.is_success, response.text
+
+
+def scheduling(system: System) -> list[str]:
+    """What the Scheduler says of being paused, in order."""
+    found = re.search(r"logs (/\S+)", system.log.read_text())
+    assert found is not None
+    text = "".join(path.read_text() for path in Path(found[1]).glob("worker-*.err"))
+    return re.findall(r'"message": "(dispatching is paused|dispatching)"', text)
+
+
+def test_a_drained_burst_takes_two_stages_from_nothing_to_their_most_and_back(elastic: System) -> None:
     assert replicas(elastic) == {"Denoiser": 0, "VaeRoom": 0}
+    scheduler = elastic.replica("Scheduler").pid
+    redeploy(elastic, paused=True)
+    until("dispatching is paused", lambda: scheduling(elastic)[-1:] == ["dispatching is paused"])
     jobs = [elastic.submit(seed=str(seed)) for seed in range(BURST)]
+    # Every pool on the way of the work starts although none of it has begun; with all there, nothing begins.
+    until("the pools have started", lambda: all(replicas(elastic).values()), 240)
+    assert all(elastic.client.get(f"/v1/videos/{job['id']}").json()["status"] == "queued" for job in jobs)
+    redeploy(elastic, paused=False)
+
     for job in jobs:
         assert elastic.finish(job["id"], 240)["status"] == "completed"
     until("both pools are gone", lambda: replicas(elastic) == {"Denoiser": 0, "VaeRoom": 0}, 120)
+    assert elastic.replica("Scheduler").pid == scheduler  # both were live settings
     for pool in ("Denoiser", "VaeRoom"):
         until(f"{pool} is told to be gone", lambda pool=pool: steps(elastic, pool)[-1] == (0, "idle"), 60)
         targets = [target for target, _ in steps(elastic, pool)]
@@ -71,6 +109,3 @@ def test_a_burst_takes_two_stages_from_nothing_to_their_most_and_back(elastic: S
         assert max(targets) == SCALED["max_replicas"], targets
         ups = partial(elastic.metric, "ray_skyreels_autoscale_decisions_total", pool=pool, direction="up")
         until(f"the decisions of {pool} are counted", lambda ups=ups: ups() >= 1)
-
-    late = elastic.submit(seed="99")  # from nothing once more
-    assert elastic.finish(late["id"], 240)["status"] == "completed"
