@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from cluster.errors import NotFound
+from cluster.kube.client import Cluster
 from cluster.kube.fingerprint import differences, keeps_cluster
-from cluster.kube.kinds import Manifest, bounds_of, gpus_of, groups_of, named, serve_config_of
+from cluster.kube.kinds import RAY_SERVICE, Manifest, bounds_of, gpus_of, groups_of, named, serve_config_of
 from cluster.kube.serve_diff import serve_changes
 
 DELETION_DELAY_S = 60  # KubeRay's own
@@ -34,6 +36,23 @@ class Plan:
     effect: Effect
     gpus: int = 0
     lines: Sequence[str] = field(default_factory=tuple)
+
+
+def read_plan(cluster: Cluster, new: Manifest) -> Plan:
+    """The plan for a cluster. What is rendered is completed by the server first: what lives there has its defaults, and
+    a default is no change.
+
+    Raises:
+        ConfigError: the server would refuse it, or a Serve config is no YAML.
+        Forbidden: the user may not get or create RayServices.
+    """
+    completed = cluster.completed(new)
+    metadata = new["metadata"]
+    try:
+        live = cluster.get(RAY_SERVICE, metadata["name"], namespace=metadata.get("namespace"))
+    except NotFound:
+        live = None
+    return plan(live, completed)
 
 
 def plan(live: Manifest | None, new: Manifest) -> Plan:

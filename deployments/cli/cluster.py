@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cluster.errors import ConfigError, NotFound, Unavailable
+from cluster.errors import ConfigError, Unavailable
 from deployments.cli.client import Url, call, connect
 
 if TYPE_CHECKING:
@@ -81,17 +81,13 @@ def preflight(
 @app.command("plan")
 def plan(file: Manifests, namespace: Namespace = None, context: Context = None, kubeconfig: Kubeconfig = None) -> None:
     """Says what applying a rendered chart would do: nothing, in place, replica restart, or a new cluster."""
-    from cluster.kube import plan as planning  # noqa: PLC0415
-    from cluster.kube.kinds import RAY_SERVICE, ray_service  # noqa: PLC0415
+    from cluster.kube.kinds import ray_service  # noqa: PLC0415
+    from cluster.kube.plan import read_plan  # noqa: PLC0415
 
     new = ray_service(_read(file), file)
     with _cluster(kubeconfig, context, namespace) as cluster:
-        try:
-            metadata = new["metadata"]
-            live = cluster.get(RAY_SERVICE, metadata["name"], namespace=metadata.get("namespace"))
-        except NotFound:
-            live = None
-    for line in planning.plan(live, new).lines:
+        found = read_plan(cluster, new)
+    for line in found.lines:
         typer.echo(line)
 
 

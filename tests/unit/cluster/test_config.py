@@ -189,3 +189,38 @@ def test_the_servers_address_is_the_public_one_where_there_is_one() -> None:
     assert config.url == "http://127.0.0.1:8000"
     public = config.api.model_copy(update={"public_url": "https://videos.example/"})
     assert config.model_copy(update={"api": public}).url == "https://videos.example"
+
+
+STAGES = ["text", "condition", "denoise", "decode"]
+
+
+def _sized(**fields: object) -> Config:
+    return read(pools=[{"name": "All", "stages": STAGES, **fields}])
+
+
+def test_a_pool_has_a_size_or_bounds() -> None:
+    fixed, scaled = _sized(replicas=3).pools[0], _sized(min_replicas=0, max_replicas=4).pools[0]
+    assert (fixed.autoscaled, fixed.least, fixed.most) == (False, 3, 3)
+    assert (scaled.autoscaled, scaled.least, scaled.most) == (True, 0, 4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"min_replicas": 1}, "go together"),
+        ({"max_replicas": 1}, "go together"),
+        ({"min_replicas": 1, "max_replicas": 2, "replicas": 1}, "not both"),
+        ({"min_replicas": 3, "max_replicas": 2}, "above max_replicas"),
+        ({"min_replicas": 0, "max_replicas": 0}, "max_replicas"),
+        ({"min_replicas": 0, "max_replicas": 1, "downscale_delay_s": -1}, "downscale_delay_s"),
+    ],
+)
+def test_impossible_sizes_are_refused_in_words(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _sized(**fields)
+
+
+def test_residents_take_turns_and_other_slots_do_not() -> None:
+    pool = _sized(residents=3, slots={"text": 2}).pools[0]
+    assert [pool.slots_of(stage) for stage in STAGES] == [2, 1, 3, 1]
+    assert [pool.lanes_of(stage) for stage in STAGES] == [2, 1, 1, 1]

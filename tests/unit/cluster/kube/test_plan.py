@@ -11,12 +11,14 @@ import yaml
 
 from cluster.config import profile
 from cluster.errors import ConfigError
+from cluster.kube.client import Cluster
 from cluster.kube.kinds import ray_service as only
 from cluster.kube.kinds import read_manifests, serve_config_of
-from cluster.kube.plan import Effect, plan
+from cluster.kube.plan import Effect, plan, read_plan
 from cluster.kube.serve_diff import serve_changes
 from cluster.serve_config import serve_config
 from tests.kube.installation import group, ray_service
+from tests.kube.server import KubeServer
 
 Manifest = dict[str, Any]
 GROUPS = (group("encode", 1, 4), group("dit", 2, 4, gpus=8, hosts=2))
@@ -143,3 +145,19 @@ def test_lists_are_opened() -> None:
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}}
     text = yaml.safe_dump_all([None, {"apiVersion": "v1", "kind": "List", "items": [pod]}, pod])
     assert read_manifests(text, "here") == [pod, pod]
+
+
+def test_defaults_that_the_server_fills_in_are_no_change(server: KubeServer, cluster: Cluster) -> None:
+    server.create(ray_service(*GROUPS))
+    stored = server.read(ray_service(*GROUPS))
+    assert stored["spec"]["rayClusterConfig"] != ray_service(*GROUPS)["spec"]["rayClusterConfig"]
+    assert read_plan(cluster, ray_service(*GROUPS)).effect is Effect.NOTHING
+    assert read_plan(cluster, ray_service(GROUPS[0], group("dit", 1, 4, gpus=4, hosts=2))).gpus == 8
+    assert server.read(stored) == stored
+    assert [path for method, path in server.requests if method != "GET" and "dryRun=All" not in path] == []
+
+
+def test_what_the_server_would_refuse_is_no_plan(server: KubeServer, cluster: Cluster) -> None:
+    broken = ray_service(group("dit", 1, 4) | {"numOfHosts": "two"})
+    with pytest.raises(ConfigError, match=r"numOfHosts"):
+        read_plan(cluster, broken)
