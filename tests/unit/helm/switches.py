@@ -6,7 +6,7 @@ from typing import Any
 
 PEER = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}
 DIGEST = "sha256:" + "a" * 64
-# Over the profile disagg-h200-l40s. Its weights are on a claim; dev-cpu downloads, and images need a Kubernetes of 1.35.
+# Over the profile disagg-h200-l40s. Weights in images need a Kubernetes of 1.35 and are not among them.
 SWITCHES: dict[str, dict[str, Any]] = {
     "names": {"fullnameOverride": "video"},
     "name": {"nameOverride": "video"},
@@ -55,7 +55,9 @@ SWITCHES: dict[str, dict[str, Any]] = {
         }
     },
     "weights: on nodes, filled by others": {"models": {"source": "hostCache", "hostCache": {"fill": False}}},
-    "accounts": {"serviceAccounts": {"worker": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/x"}}}},
+    "accounts": {
+        "serviceAccounts": {"worker": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/x"}}}
+    },
     "operator's role": {"operatorRole": {"create": True, "subjects": [{"kind": "Group", "name": "video"}]}},
     "workload identity": {"objectStore": {"existingSecret": None}, "jobStore": {"existingSecret": None}},
     "another user": {"security": {"runAsUser": 1234, "fsGroup": 1234, "readOnlyRootFilesystem": False}},

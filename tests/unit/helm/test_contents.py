@@ -72,7 +72,7 @@ def test_root_file_systems_are_read_only_and_tmp_is_not() -> None:
         for container in [*spec["containers"], *spec.get("initContainers", [])]:
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
             mounts = {one["mountPath"] for one in container.get("volumeMounts", [])}
-            assert "/tmp" in mounts or who == "Pod"
+            assert "/tmp" in mounts or who == "Pod"  # noqa: S108
 
 
 def test_workers_have_no_token_and_the_head_only_for_its_autoscaler() -> None:
@@ -430,7 +430,9 @@ def test_dashboards_and_rules_are_passed_on_as_they_are(tmp_path: Path) -> None:
 
 
 def test_extra_objects_are_templates() -> None:
-    names = {one["metadata"]["name"] for one in of_kind(render(values_of(BASE, SWITCHES["extra objects"])), "ConfigMap")}
+    names = {
+        one["metadata"]["name"] for one in of_kind(render(values_of(BASE, SWITCHES["extra objects"])), "ConfigMap")
+    }
     assert names == {"rel-extra", "rel-text"}
 
 

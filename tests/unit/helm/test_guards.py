@@ -85,7 +85,10 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no Redis": (at(DISAGG, ray={"gcsFaultTolerance": {"redisAddress": None}}), "redisAddress is missing"),
     "Redis and rocksdb": (at(DISAGG, ray={"gcsFaultTolerance": {"backend": "rocksdb"}}), "but the backend is rocksdb"),
-    "Redis by environment": (at(DISAGG, env=[{"name": "REDIS_PASSWORD", "value": "x"}]), "env: REDIS_PASSWORD is set by"),
+    "Redis by environment": (
+        at(DISAGG, env=[{"name": "REDIS_PASSWORD", "value": "x"}]),
+        "env: REDIS_PASSWORD is set by",
+    ),
     "deletion before drain": (
         at(DISAGG, upgrade={"deletionDelaySeconds": 60}),
         r"deletionDelaySeconds 60 is below drain\.seconds 900",
@@ -95,7 +98,10 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         at(DISAGG, upgrade=merged(INCREMENTAL, {"incremental": {"stepSizePercent": 60, "maxSurgePercent": 50}})),
         r"1 <= stepSizePercent \(60\) <= maxSurgePercent \(50\) <= 100",
     ),
-    "steps without autoscaler": (at(DISAGG, upgrade=INCREMENTAL, autoscaler={"enabled": False}), "needs autoscaler.enabled"),
+    "steps without autoscaler": (
+        at(DISAGG, upgrade=INCREMENTAL, autoscaler={"enabled": False}),
+        "needs autoscaler.enabled",
+    ),
     "steps beside an Ingress": (
         at(DISAGG, upgrade=INCREMENTAL, ingress={"enabled": True, "host": "x"}),
         "makes a Gateway of its own and no stable Service",
@@ -153,12 +159,18 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         pool(USP16, "Denoiser", ulysses=16, ring=1),
         r"Denoiser: Ulysses 16 does not divide the model's 40 attention heads: choose a factor",
     ),
-    "Ulysses and heads, by ring": (pool(USP16, "Denoiser", ulysses=None, ring=1), "Ulysses 16 does not divide the model's 40"),
+    "Ulysses and heads, by ring": (
+        pool(USP16, "Denoiser", ulysses=None, ring=1),
+        "Ulysses 16 does not divide the model's 40",
+    ),
     "password in the URL": (
         at(DISAGG, site={"store": {"url": "postgresql+asyncpg://u:secret@db/x"}}),
         r"store\.url holds a password",
     ),
-    "file as a store": (args(DISAGG, store={"url": None}), r"the job store is a file, but up to 11 pods would share it"),
+    "file as a store": (
+        args(DISAGG, store={"url": None}),
+        r"the job store is a file, but up to 11 pods would share it",
+    ),
     "folder for artifacts": (
         args(DISAGG, artifacts={"root": None}),
         r"artifacts lie in a local folder, but up to 11 pods would share it",
