@@ -17,6 +17,7 @@ from cluster.chart.installation import Installation
 from cluster.errors import ConfigError
 from cluster.graphs import GRAPHS
 from cluster.plans import BUCKETS, VAE_STRIDE_S, floor16
+from cluster.policy.autoscale import BACKLOG_S
 from cluster.pools import DENOISE, Count, Label, LabelRule, LabelValue, Pool, Positive
 from cluster.registry import MODELS, PRICES, Model, Price, PriceTable, Registry, tiny
 from cluster.tenancy import Limits
@@ -156,6 +157,13 @@ class Denoise(_Section):
     max_rebuilds: Count = Field(default=3, description="failed rebuilds in a row before the replica is replaced")
 
 
+class Autoscale(_Section):
+    """How pools with `min_replicas` and `max_replicas` are scaled. Bounds and delays stand in the pools."""
+
+    backlog_s: Positive = Field(default=BACKLOG_S, description="as many replicas as do the present work within this")
+    period_s: Positive = Field(default=1.0, description="between two readings of the job store")
+
+
 class Ray(_Section):
     """The Ray cluster that `skyreels serve` starts on one machine."""
 
@@ -182,6 +190,7 @@ class Config(_Section):
     delivery: Deliveries = Deliveries()
     scheduler: Scheduler = Scheduler()
     denoise: Denoise = Denoise()
+    autoscale: Autoscale = Autoscale()
     ray: Ray = Ray()
     kubernetes: Installation = Field(default=Installation(), description="the chart's values beside the Serve config")
     auth: Annotated[Literal["off", "keys"], BeforeValidator(_off)] = Field(

@@ -11,13 +11,15 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from ray.serve import metrics
+
+from cluster.policy.autoscale import Decision
 
 LOGGER = "skyreels"
 _context: ContextVar[Mapping[str, str | int]] = ContextVar("log_context", default={})  # noqa: B039 (never mutated)
@@ -186,6 +188,36 @@ class GroupMetrics:
         )
         self.residents = metrics.Gauge("skyreels_group_residents", "Jobs whose latents the ranks hold.")
         self.busy_seconds = metrics.Counter("skyreels_group_busy_seconds_total", "Time spent in steps.")
+
+
+class AutoscaleMetrics:
+    """What the autoscaling policy in Serve's controller decides."""
+
+    def __init__(self) -> None:
+        self._wanted = metrics.Gauge(
+            "skyreels_autoscale_wanted_replicas", "Replicas that the work asks for, before bounds.", tag_keys=("pool",)
+        )
+        self._target = metrics.Gauge(
+            "skyreels_autoscale_target_replicas", "Replicas that the policy asks for.", tag_keys=("pool",)
+        )
+        self._decisions = metrics.Counter(
+            "skyreels_autoscale_decisions_total",
+            "Changes of a pool's number of replicas.",
+            tag_keys=("pool", "direction", "cause"),
+        )
+
+    def decided(self, decisions: Iterable[Decision]) -> None:
+        """The newest decision of each pool."""
+        for decision in decisions:
+            tags = {"pool": decision.pool}
+            self._wanted.set(decision.wanted, tags=tags)
+            self._target.set(decision.target, tags=tags)
+
+    def scaled(self, decision: Decision, before: int, after: int) -> None:
+        """Serve has followed a decision."""
+        direction = "up" if after > before else "down"
+        tags = {"pool": decision.pool, "direction": direction, "cause": decision.cause.value}
+        self._decisions.inc(tags=tags)
 
 
 class CourierMetrics:
