@@ -356,6 +356,13 @@ def test_the_dashboard_is_for_the_release_and_the_operator() -> None:
     assert all(not {8265, 6379, 10001} & ports for peers, ports in opened.items() if "kuberay" not in peers)
 
 
+def test_ray_pods_may_go_where_a_site_says() -> None:
+    rule = {"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}], "ports": [{"port": 4318, "protocol": "TCP"}]}
+    objects = render(values_of(BASE, {"networkPolicy": {"egress": {"extra": [rule]}}}))
+    (policy,) = [one for one in of_kind(objects, "NetworkPolicy") if one["metadata"]["name"].endswith("-stores")]
+    assert rule in policy["spec"]["egress"]
+
+
 def test_nobody_reaches_the_metadata_service() -> None:
     policies = {one["metadata"]["name"]: one for one in of_kind(render(values_of(BASE)), "NetworkPolicy")}
     (rule,) = policies["rel-skyreels-internet"]["spec"]["egress"]

@@ -61,7 +61,9 @@ def test_serve_takes_what_the_chart_prints(name: str) -> None:
     schema = ServeDeploySchema.model_validate(printed(name))
     (application,) = schema.applications
     settings = Config.model_validate(application.args)
-    assert settings.pools == profile(name).pools
+    assert [(pool.name, pool.stages, pool.ranks) for pool in settings.pools] == [
+        (pool.name, pool.stages, pool.ranks) for pool in profile(name).pools
+    ]
     named = {deployment.name for deployment in application.deployments}
     built = build_app(build(settings), name=application.name, make_deployment_handle=lambda *_: None)
     assert named == {deployment.name for deployment in built.deployments}
@@ -69,10 +71,13 @@ def test_serve_takes_what_the_chart_prints(name: str) -> None:
 
 def test_a_site_changes_sections_of_the_arguments_and_nothing_else() -> None:
     url, root = "postgresql+asyncpg://db.example/video", "s3://videos/eu"
-    site = {"store": {"url": url}, "artifacts": {"root": root}, "limits": {"requests_per_minute": 7}}
+    site = {"store": {"url": url}, "artifacts": {"root": root}}
     plain = printed("disagg-h200-l40s")
-    changed = printed("disagg-h200-l40s", {"site": {k: v for k, v in site.items() if k != "limits"}})
+    changed = printed("disagg-h200-l40s", {"site": site})
     args = changed["applications"][0]["args"]
+    policy = changed["applications"][0]["autoscaling_policy"]["policy_kwargs"]
+    assert policy["store_url"] == url
+    policy["store_url"] = plain["applications"][0]["autoscaling_policy"]["policy_kwargs"]["store_url"]
     assert args["store"]["url"] == url
     assert args["artifacts"] == plain["applications"][0]["args"]["artifacts"] | {"root": root}
     args["store"], args["artifacts"] = (plain["applications"][0]["args"][key] for key in ("store", "artifacts"))
@@ -109,6 +114,17 @@ def test_a_label_without_a_group_is_told() -> None:
     lost = settings.api.model_copy(update={"labels": {"skyreels.ai/pool": "edge"}})
     with pytest.raises(ConfigError, match=r"Api asks for skyreels\.ai/pool=edge, .* it has all"):
         helm_values(settings.model_copy(update={"api": lost}))
+
+
+def test_groups_are_as_small_and_as_large_as_what_runs_in_them() -> None:
+    """A group that is larger than its deployments at rest wastes nodes; that it is large enough is a guard's work."""
+    for name in PROFILES:
+        settings = profile(name)
+        for pool in settings.pools:
+            group = settings.kubernetes.pools[pool.labels["skyreels.ai/pool"]]
+            assert group.min == min(pool.least, 1)
+            alone = sum(one.labels == pool.labels for one in settings.pools) == 1
+            assert not alone or group.max == pool.most
 
 
 def test_groups_that_compute_get_weights_and_groups_that_speak_to_others_the_internet() -> None:

@@ -125,12 +125,12 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "loopback": (listening("127.0.0.1", 8000), r"listens on 127\.0\.0\.1:8000; KubeRay asks port 8000"),
     "another port": (listening("0.0.0.0", 9000), r"listens on 0\.0\.0\.0:9000"),
     "pool too small": (
-        serve(DISAGG, "Denoiser", num_replicas=5),
-        r"pools\.dit: Denoiser ask for up to 20 GPUs, but max 4 has only 16: raise max",
+        serve(DISAGG, "TextEncoder", num_replicas=2),
+        r"pools\.encode: TextEncoder ask for up to 2 GPUs, but max 1 has only 1: raise max",
     ),
     "pool too small for the autoscaler": (
-        serve(DISAGG, "VaeRoom", num_replicas=None, autoscaling_config={"min_replicas": 0, "max_replicas": 6}),
-        r"pools\.decode: VaeRoom ask for up to 6 GPUs, but max 4 has only 4",
+        serve(DISAGG, "Denoiser", autoscaling_config={"max_replicas": 5}),
+        r"pools\.dit: Denoiser ask for up to 20 GPUs, but max 4 has only 16: raise max",
     ),
     "too few CPUs": (
         serve(DISAGG, "Api", num_replicas=9),
