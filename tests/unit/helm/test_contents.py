@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from cluster.kube.fingerprint import differences, fingerprint, keeps_cluster
+from cluster.kube.preflight import RIGHTS
 from tests.unit.helm.engine import (
     CHART,
     PROFILES,
@@ -464,3 +465,15 @@ def test_the_test_waits_for_every_stage() -> None:
 )
 def test_notes(values: dict[str, Any], told: str) -> None:
     assert told in files(values_of(BASE, values))["skyreels/templates/NOTES.txt"]
+
+
+def test_the_operators_role_is_what_the_operations_ask_for() -> None:
+    (role,) = of_kind(render(values_of(BASE, SWITCHES["operator's role"])), "Role")
+    granted = {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert granted == {(kind.group, kind.plural, verb) for verb, kind in RIGHTS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,17 @@ def test_the_defaults_of_values_yaml_are_those_of_the_schema() -> None:
     assert values["drain"]["seconds"] == 900
     assert values["upgrade"]["deletionDelaySeconds"] == 1800
     assert values["networkPolicy"]["enabled"] is values["ray"]["authToken"]["enabled"] is True
+
+
+README = (CHART / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_tells_of_every_profile() -> None:
+    assert set(re.findall(r"^\| `([\w-]+)` \|", README.partition("## Upgrades")[0], re.MULTILINE)) == PROFILES
+
+
+@pytest.mark.parametrize("name", sorted(PROFILES - {"dev-cpu"}))
+def test_the_readmes_site_fits_every_profile(name: str) -> None:
+    (site,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    args = printed(name, yaml.safe_load(site))["applications"][0]["args"]
+    assert args["artifacts"]["root"] == "s3://videos"
