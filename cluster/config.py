@@ -242,7 +242,7 @@ class Config(_Section):
                 if model.heads and model.heads % ulysses:
                     raise ValueError(
                         f"pools: {pool.name} cannot share the {model.heads} attention heads of {model.name} among "
-                        f"{ulysses} Ulysses ranks; choose a factor that divides {model.heads} and leave the rest to ring"
+                        f"{ulysses} Ulysses ranks; choose a factor that divides them and leave the rest to ring"
                     )
 
     @property

@@ -102,6 +102,9 @@ class Egress(Section):
         default=("169.254.0.0/16",), description="never reached from pods with `internet`; add the cluster's networks"
     )
     internet_ports: tuple[int, ...] = (80, 443)
+    extra: tuple[Plain, ...] = Field(
+        default=(), description="further NetworkPolicyEgressRules of Ray pods, as to a collector of traces"
+    )
 
 
 class NetworkPolicy(Section):

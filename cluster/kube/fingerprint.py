@@ -1,9 +1,9 @@
 """Whether KubeRay would build a second cluster, with GPUs of its own, for a change of a RayService.
 
 The operator compares a hash over the `rayClusterConfig` without the fields that it changes in place or leaves alone
-(ray-project/kuberay v1.7.0, `ray-operator/controllers/ray/utils/util.go`, `GenerateHashWithoutReplicasAndWorkersToDelete`,
-and `rayservice_controller.go`). Worker groups appended behind the old ones are added to the running cluster. These
-functions take manifests as plain data and speak to nothing.
+(ray-project/kuberay v1.7.0, `GenerateHashWithoutReplicasAndWorkersToDelete` in
+`ray-operator/controllers/ray/utils/util.go`, and `rayservice_controller.go`). Worker groups appended behind the old
+ones are added to the running cluster. These functions take manifests as plain data and speak to nothing.
 """
 
 from __future__ import annotations

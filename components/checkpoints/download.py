@@ -56,9 +56,9 @@ def fetch(root: Path, wanted: Wanted) -> Path:
     try:
         snapshot_download(wanted.repository, revision=wanted.revision, local_dir=folder, allow_patterns=list(FILES))
     except (OSError, ValueError, httpx.HTTPError) as error:
-        lines = str(error).strip().splitlines()
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointMismatch(
-            f"Checkpoint {wanted.repository}@{wanted.revision} cannot be fetched ({lines[0] if lines else error!r})."
+            f"Checkpoint {wanted.repository}@{wanted.revision} cannot be fetched ({reason})."
         ) from error
     mark.touch()
     return folder

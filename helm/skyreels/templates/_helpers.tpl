@@ -60,6 +60,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- range $config.applications -}}
 {{- $_ := set . "args" (mustMergeOverwrite .args (deepCopy $site)) -}}
+{{- if and .autoscaling_policy .args.store.url -}}
+{{- $_ := set .autoscaling_policy.policy_kwargs "store_url" .args.store.url -}}
+{{- end -}}
 {{- end -}}
 {{- toYaml $config -}}
 {{- end -}}

@@ -42,7 +42,7 @@
 {{- if gt (float64 ($d.graceful_shutdown_timeout_s | default 20)) (float64 $v.drain.seconds) -}}
 {{- include "skyreels.bad" (dict "found" .found "say" (printf "drain.seconds %d is below the %v s that %s takes to stop" (int64 $v.drain.seconds) $d.graceful_shutdown_timeout_s $d.name)) -}}
 {{- end -}}
-{{- if and $name (not (hasKey $v.pools $name)) -}}
+{{- if and $name (not (hasKey ($v.pools | default dict) $name)) -}}
 {{- include "skyreels.bad" (dict "found" .found "say" (printf "%s asks for worker group %q, which pools does not have: it would wait for ever" $d.name $name)) -}}
 {{- else if $name -}}
 {{- $g := index $v.pools $name -}}

@@ -49,6 +49,21 @@ def test_a_replica_that_computes_beside_its_ranks_has_resources_like_theirs() ->
     assert entry["placement_group_bundles"] == [{"CPU": 1}] * 3
 
 
+def test_ranks_on_several_nodes_have_a_bundle_for_each_with_the_controller_in_the_first() -> None:
+    entry = pool(ranks=16, hosts=2, num_cpus=4, num_gpus=1, labels={"a": "b"})
+    assert entry["placement_group_bundles"] == [{"CPU": 32.1, "GPU": 8}, {"CPU": 32, "GPU": 8}]
+    assert entry["placement_group_strategy"] == "STRICT_SPREAD"
+    assert entry["placement_group_bundle_label_selector"] == [{"a": "b"}] * 2
+    DeploymentSchema.model_validate(entry)
+
+
+def test_services_go_where_their_labels_say() -> None:
+    entries = deployments(profile("spot-encode"))
+    for name in ("Api", "Scheduler", "Courier"):
+        assert entries[name]["ray_actor_options"]["label_selector"] == {"skyreels.ai/pool": "edge"}
+    assert "label_selector" not in deployments(profile("laptop"))["Api"]["ray_actor_options"]
+
+
 def test_residents_may_all_be_in_the_replica() -> None:
     assert pool(residents=3)["max_ongoing_requests"] == 6
 

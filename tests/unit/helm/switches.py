@@ -6,7 +6,7 @@ from typing import Any
 
 PEER = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}
 DIGEST = "sha256:" + "a" * 64
-# Over the profile disagg-h200-l40s. Its weights are on a claim; dev-cpu downloads, and images need a Kubernetes of 1.35.
+# Over the profile disagg-h200-l40s. Weights in images need a Kubernetes of 1.35 and are not among them.
 SWITCHES: dict[str, dict[str, Any]] = {
     "names": {"fullnameOverride": "video"},
     "name": {"nameOverride": "video"},

@@ -125,15 +125,15 @@ def test_lint_finds_nothing_in_a_switch(switch: str) -> None:
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"spede": 1}, "spede"),
-        ({"ray": {"versoin": "2.60.0"}}, "versoin"),
+        ({"speed": 1}, "speed"),
+        ({"ray": {"release": "2.60.0"}}, "release"),
         ({"drain": {"seconds": "long"}}, "/drain/seconds"),
         ({"upgrade": {"strategy": "Rolling"}}, "/upgrade/strategy"),
         ({"models": {"source": "ftp"}}, "/models/source"),
         ({"image": {"digest": "sha256:12"}}, "/image/digest"),
         ({"pools": {"Dit": {}}}, "/pools"),
         ({"pools": {"dit": {"min": -1}}}, "/pools/dit/min"),
-        ({"site": {"stroe": {}}}, "stroe"),
+        ({"site": {"pools": {}}}, "pools"),
         ({"site": {"artifacts": {"rot": "s3://x"}}}, "rot"),
     ],
 )
