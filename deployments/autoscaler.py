@@ -124,8 +124,6 @@ class StagePolicy:
         if workload is None:
             return {key: context.target_num_replicas for key, context in contexts.items()}, {}
         decisions = self._decide(workload, {context.deployment_name: context for context in contexts.values()})
-        scaled = [decisions[context.deployment_name] for context in contexts.values()]
-        self._metrics.decided(scaled)
         for context in contexts.values():
             self._tell(context, decisions[context.deployment_name])
         targets = {key: decisions[context.deployment_name].target for key, context in contexts.items()}
@@ -164,7 +162,15 @@ class StagePolicy:
         target = context.target_num_replicas
         before, cause = self._last.get(decision.pool, (target, decision))
         self._last[decision.pool] = target, decision
+        direction = "hold"
         if before != target:
-            self._metrics.scaled(cause, before, target)
+            direction = "up" if target > before else "down"
             fields = {"pool": cause.pool, "cause": cause.cause.value, "wanted": cause.wanted}
             self._log.info("scaling %s from %d to %d: %s", cause.pool, before, target, cause.why, extra=fields)
+        self._metrics.decided(
+            pool=decision.pool,
+            replicas=decision.target,
+            direction=direction,
+            why=(decision if direction == "hold" else cause).cause.value,
+            backlog_s=decision.work_s,
+        )

@@ -11,15 +11,13 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from ray.serve import metrics
-
-from cluster.policy.autoscale import Decision
 
 LOGGER = "skyreels"
 _context: ContextVar[Mapping[str, str | int]] = ContextVar("log_context", default={})  # noqa: B039 (never mutated)
@@ -194,30 +192,21 @@ class AutoscaleMetrics:
     """What the autoscaling policy in Serve's controller decides."""
 
     def __init__(self) -> None:
-        self._wanted = metrics.Gauge(
-            "skyreels_autoscale_wanted_replicas", "Replicas that the work asks for, before bounds.", tag_keys=("pool",)
+        self._replicas = metrics.Gauge(
+            "skyreels_autoscale_replicas", "Replicas that the policy asks for.", tag_keys=("pool",)
         )
-        self._target = metrics.Gauge(
-            "skyreels_autoscale_target_replicas", "Replicas that the policy asks for.", tag_keys=("pool",)
+        self._backlog = metrics.Gauge(
+            "skyreels_autoscale_backlog_seconds", "Work ready and running, in stage time.", tag_keys=("pool",)
         )
         self._decisions = metrics.Counter(
-            "skyreels_autoscale_decisions_total",
-            "Changes of a pool's number of replicas.",
-            tag_keys=("pool", "direction", "cause"),
+            "skyreels_autoscale_decisions_total", "Decisions of the policy.", tag_keys=("pool", "direction", "why")
         )
 
-    def decided(self, decisions: Iterable[Decision]) -> None:
-        """The newest decision of each pool."""
-        for decision in decisions:
-            tags = {"pool": decision.pool}
-            self._wanted.set(decision.wanted, tags=tags)
-            self._target.set(decision.target, tags=tags)
-
-    def scaled(self, decision: Decision, before: int, after: int) -> None:
-        """Serve has followed a decision."""
-        direction = "up" if after > before else "down"
-        tags = {"pool": decision.pool, "direction": direction, "cause": decision.cause.value}
-        self._decisions.inc(tags=tags)
+    def decided(self, *, pool: str, replicas: int, direction: str, why: str, backlog_s: float) -> None:
+        """One decision; `direction` is up, down or hold."""
+        self._replicas.set(replicas, tags={"pool": pool})
+        self._backlog.set(backlog_s, tags={"pool": pool})
+        self._decisions.inc(tags={"pool": pool, "direction": direction, "why": why})
 
 
 class CourierMetrics:

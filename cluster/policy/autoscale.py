@@ -51,11 +51,11 @@ class Cause(StrEnum):
     """Why a pool has its target: a bounded set, for a metric's label."""
 
     IDLE = "idle"
-    WORK = "work"
-    RUNNING = "running"
-    COMING = "coming"
-    LEAST = "least"
-    MOST = "most"
+    BACKLOG = "backlog"
+    STEADY = "steady"  # what runs fills them
+    COUPLED = "coupled"  # work is on its way from other pools
+    MINIMUM = "minimum"
+    MAXIMUM = "maximum"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class Decision:
     wanted: int
     cause: Cause
     why: str
+    work_s: float = 0.0  # ready and running here, in seconds of stage time; 0 for what is not measured yet
 
 
 def autoscale(
@@ -167,7 +168,7 @@ class _Plan:
         wanted = max(useful, self.held, min(1, self.calls + self.coming))
         target = max(self.pool.least, min(wanted, self.pool.most))
         cause, why = self._reason(wanted, target)
-        return Decision(self.pool.name, target, wanted, cause, why)
+        return Decision(self.pool.name, target, wanted, cause, why, self.work_s)
 
     def _lanes(self, stage: str) -> int:
         return self.pool.lanes.get(stage, self.pool.slots[stage])
@@ -175,16 +176,16 @@ class _Plan:
     def _reason(self, wanted: int, target: int) -> tuple[Cause, str]:
         doing = self._doing()
         if target < wanted:
-            return Cause.MOST, f"{doing}; {wanted} wanted, {self.pool.most} is the most"
+            return Cause.MAXIMUM, f"{doing}; {wanted} wanted, {self.pool.most} is the most"
         if not wanted:
-            return (Cause.LEAST, f"idle; {target} is the least") if target else (Cause.IDLE, "idle")
+            return (Cause.MINIMUM, f"idle; {target} is the least") if target else (Cause.IDLE, "idle")
         if target > wanted:
-            return Cause.LEAST, f"{doing}; {wanted} wanted, {target} is the least"
+            return Cause.MINIMUM, f"{doing}; {wanted} wanted, {target} is the least"
         if not self.calls:
-            return Cause.COMING, doing
+            return Cause.COUPLED, doing
         if wanted > max(1, ceil(self.need + self.arriving - _ROUNDING)):
-            return Cause.RUNNING, f"{doing}; those under way fill {self.held}"
-        return Cause.WORK, doing
+            return Cause.STEADY, f"{doing}; those under way fill {self.held}"
+        return Cause.BACKLOG, doing
 
     def _doing(self) -> str:
         parts = [f"{self.calls} calls here, {self.coming} on their way"]

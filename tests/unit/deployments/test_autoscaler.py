@@ -153,7 +153,7 @@ def test_a_change_of_serves_target_is_told_with_its_reason(
     policy(contexts(Denoiser=1, VaeRoom=0))
     (line,) = lines
     assert line.getMessage() == "scaling Denoiser from 0 to 1: 0 calls here, 1 on their way"
-    assert (vars(line)["pool"], vars(line)["cause"], vars(line)["wanted"]) == ("Denoiser", "coming", 1)
+    assert (vars(line)["pool"], vars(line)["cause"], vars(line)["wanted"]) == ("Denoiser", "coupled", 1)
 
 
 def test_the_callers_thread_never_waits_for_the_store(reader: WorkloadReader) -> None:

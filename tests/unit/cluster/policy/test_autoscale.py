@@ -65,7 +65,7 @@ def test_what_is_done_of_a_running_call_is_no_work() -> None:
 
 def test_calls_under_way_keep_their_slots() -> None:
     (decision,) = autoscale([size("P", text=1)], [StageLoad("text", 0, 3, 0.1, 1.0)], []).values()
-    assert (decision.target, decision.cause) == (3, Cause.RUNNING)
+    assert (decision.target, decision.cause) == (3, Cause.STEADY)
 
 
 def test_work_on_its_way_counts_no_faster_than_it_can_arrive() -> None:
@@ -85,9 +85,10 @@ def test_results_of_several_sources_are_not_added_up() -> None:
 def test_every_decision_says_why() -> None:
     decided = autoscale(pools(1, 2), [StageLoad("denoise", 20, 1, 1.0, 30.0)], FEEDS)
     told = {name: (one.target, one.wanted, one.cause) for name, one in decided.items()}
-    assert told == {"Text": (1, 0, Cause.LEAST), "Denoiser": (2, 11, Cause.MOST), "Vae": (1, 1, Cause.COMING)}
+    assert told == {"Text": (1, 0, Cause.MINIMUM), "Denoiser": (2, 11, Cause.MAXIMUM), "Vae": (1, 1, Cause.COUPLED)}
     assert decided["Denoiser"].why == "21 calls here, 0 on their way, 630 s of work; 11 wanted, 2 is the most"
     assert decided["Text"].why == "idle; 1 is the least"
+    assert [one.work_s for one in decided.values()] == [0.0, 630.0, 0.0]
 
 
 @pytest.mark.parametrize(("feeds", "backlog_s"), [([("text", "decode"), ("decode", "text")], 60.0), ([], 0.0)])
@@ -138,7 +139,7 @@ def test_targets_keep_their_bounds_and_the_work_moving(
             assert decision.target >= 1
         held = max(ceil(one.running / pool.slots[one.stage]) for one in loads if one.stage in pool.slots)
         assert decision.target >= min(held, pool.most)
-        assert (decision.cause is Cause.MOST) == (decision.wanted > pool.most)
+        assert (decision.cause is Cause.MAXIMUM) == (decision.wanted > pool.most)
 
 
 @given(bounded(), LOADS, BACKLOG)
