@@ -8,17 +8,18 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
 .PHONY: help install serve smoke test test-unit test-integration check fmt bench bench-api boundary fuzz soak stress \
-	chaos clean
+	chaos chart clean
 
 help: ## Shows this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 20
 
 install: $(STAMP) ## Installs everything into .venv.
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt tests/helm-engine.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: install it, or run make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	-$(BIN)/pip install --quiet --retries 0 --timeout 15 -c constraints.txt --index-url $(TORCH_CPU) torch 2>/dev/null
+	$(BIN)/pip install --quiet --require-hashes --no-deps -r tests/helm-engine.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	$(BIN)/pip check
 	@touch $(STAMP)
@@ -46,6 +47,9 @@ check: install ## Lint, types, spelling.
 fmt: install ## Formats and fixes what can be fixed.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+chart: install ## Makes the generated files of helm/skyreels again.
+	$(BIN)/python -m cluster.chart
 
 bench: install ## Makes the tables of BENCHMARKS.md again (minutes).
 	$(BIN)/python -m tests.perf.bench --install

@@ -13,10 +13,12 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from cluster.chart.installation import Installation
 from cluster.errors import ConfigError
 from cluster.graphs import GRAPHS
 from cluster.plans import BUCKETS, VAE_STRIDE_S, floor16
-from cluster.pools import DENOISE, Count, Label, LabelValue, Pool, Positive
+from cluster.policy.autoscale import BACKLOG_S
+from cluster.pools import DENOISE, Count, Label, LabelRule, LabelValue, Pool, Positive
 from cluster.registry import MODELS, PRICES, Model, Price, PriceTable, Registry, tiny
 from cluster.tenancy import Limits
 
@@ -96,6 +98,7 @@ class Api(_Section):
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     replicas: Count = 1
     num_cpus: Positive = 0.1
+    labels: dict[Label, LabelRule] = Field(default_factory=dict, description="of the nodes it may run on")
     max_streams: Count = Field(default=400, description="open event streams of one replica")
     public_url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")] | None = Field(
         default=None,
@@ -108,6 +111,7 @@ class Deliveries(_Section):
 
     replicas: Count = 1
     num_cpus: Positive = 0.1
+    labels: dict[Label, LabelRule] = Field(default_factory=dict, description="of the nodes it may run on")
     concurrency: Count = Field(default=128, description="sends at once, of one replica")
     per_host: Count = Field(default=4, description="sends at once to one receiver, of one replica")
     timeout_s: Positive = Field(default=10.0, description="longest webhook, from name to answer")
@@ -133,6 +137,7 @@ class Scheduler(_Section):
     max_failures: Count = 2
     max_losses: Count = 5
     num_cpus: Positive = 0.1
+    labels: dict[Label, LabelRule] = Field(default_factory=dict, description="of the nodes it may run on")
 
     @model_validator(mode="after")
     def _order(self) -> Self:
@@ -150,6 +155,13 @@ class Denoise(_Section):
     step_timeout_s: Positive = Field(default=600.0, description="longest answer to any other command")
     step_floor_s: Positive = Field(default=10.0, description="a step is never called hung sooner, however short others")
     max_rebuilds: Count = Field(default=3, description="failed rebuilds in a row before the replica is replaced")
+
+
+class Autoscale(_Section):
+    """How pools with `min_replicas` and `max_replicas` are scaled. Bounds and delays stand in the pools."""
+
+    backlog_s: Positive = Field(default=BACKLOG_S, description="as many replicas as do the present work within this")
+    period_s: Positive = Field(default=1.0, description="between two readings of the job store")
 
 
 class Ray(_Section):
@@ -178,7 +190,9 @@ class Config(_Section):
     delivery: Deliveries = Deliveries()
     scheduler: Scheduler = Scheduler()
     denoise: Denoise = Denoise()
+    autoscale: Autoscale = Autoscale()
     ray: Ray = Ray()
+    kubernetes: Installation = Field(default=Installation(), description="the chart's values beside the Serve config")
     auth: Annotated[Literal["off", "keys"], BeforeValidator(_off)] = Field(
         default="off", description="off: whoever reaches the Api may use it, as one tenant"
     )
@@ -206,6 +220,7 @@ class Config(_Section):
         if len({pool.name for pool in self.pools} | SERVICES) != len(self.pools) + len(SERVICES):
             raise ValueError(f"pools: names must be unique and not {', '.join(sorted(SERVICES))}")
         self._check_heights()
+        self._check_heads()
         return self
 
     def _check_heights(self) -> None:
@@ -218,6 +233,17 @@ class Config(_Section):
                     f"pools: {pool.name} cannot share the VAE among {pool.ranks} ranks because the lowest picture "
                     f"that is served has {rows} latent rows; use at most {rows}"
                 )
+
+    def _check_heads(self) -> None:
+        """Ulysses gives every rank equally many heads. ValueError."""
+        for pool in self.pools:
+            for model in self.registry.models.values():
+                ulysses = pool.ulysses_of(model.heads) if DENOISE in pool.grouped and model.heads else 1
+                if model.heads and model.heads % ulysses:
+                    raise ValueError(
+                        f"pools: {pool.name} cannot share the {model.heads} attention heads of {model.name} among "
+                        f"{ulysses} Ulysses ranks; choose a factor that divides them and leave the rest to ring"
+                    )
 
     @property
     def registry(self) -> Registry:

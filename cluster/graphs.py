@@ -159,6 +159,20 @@ def r2v_graph(results: int = 1) -> StageGraph:
 GRAPHS: Mapping[str, StageGraph] = {"r2v": r2v_graph()}  # of one result
 
 
+def feeds(names: Collection[str]) -> tuple[tuple[str, str], ...]:
+    """Which stages of these graphs read which, as (source, reader); without what one chunk hands to the next, which
+    would make a circle.
+    """
+    edges = {
+        (source.stage, node.stage)
+        for name in names
+        for node in GRAPHS[name].nodes
+        for source in node.inputs.values()
+        if source.chunk == node.chunk and source.stage != node.stage
+    }
+    return tuple(sorted(edges))
+
+
 @cache
 def graph(name: str, results: int) -> StageGraph:
     """The named graph of a job with this many results."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import gcd
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -10,6 +11,7 @@ from cluster.graphs import GRAPHS
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Delay = Annotated[float, Field(ge=0)]
 DENOISE = "denoise"
 VAE_STAGES = ("condition", "decode")
 BRANCHES = 3  # evaluations of the DiT that a guided step needs
@@ -33,7 +35,13 @@ class Pool(BaseModel):
 
     name: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]{0,30}$")]
     stages: tuple[str, ...]
-    replicas: Count = 1
+    replicas: Count = Field(default=1, description="how many, where it is not scaled")
+    min_replicas: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="with max_replicas: the pool is scaled with its work; 0 = none while there is nothing"
+    )
+    max_replicas: Count | None = None
+    upscale_delay_s: Delay = Field(default=0.0, description="more must have been wanted so long; from none at once")
+    downscale_delay_s: Delay = Field(default=600.0, description="fewer must have been wanted so long")
     slots: dict[str, int] = Field(default_factory=dict, description="stage → calls at once; 1 where not named")
     num_cpus: Positive = 1.0
     num_gpus: Annotated[float, Field(ge=0)] = 0.0
@@ -46,6 +54,7 @@ class Pool(BaseModel):
         default=1,
         description="processes that share a denoising step, else encode and decode; 1 = the replica itself",
     )
+    hosts: Count = Field(default=1, description="nodes that the ranks of a group fill, whole ones if more than one")
     branches: Count = Field(default=1, description="groups of the ranks, each with its own branch of a guided step")
     ulysses: Count | None = Field(default=None, description="of a group; the largest that divides the heads if unset")
     ring: Count | None = Field(default=None, description="of a group; what Ulysses leaves if unset")
@@ -61,6 +70,16 @@ class Pool(BaseModel):
             raise ValueError(f"stages must be some of {', '.join(STAGES)}; got {sorted(unknown) or 'none'}")
         if set(self.slots) - set(self.stages):
             raise ValueError("slots names a stage that this pool does not host")
+        return self
+
+    @model_validator(mode="after")
+    def _scale(self) -> Self:
+        if (self.min_replicas is None) != (self.max_replicas is None):
+            raise ValueError("min_replicas and max_replicas go together; give both, or replicas alone")
+        if self.autoscaled and "replicas" in self.model_fields_set:
+            raise ValueError("replicas: a pool has a fixed size or min_replicas and max_replicas, not both")
+        if self.least > self.most:
+            raise ValueError(f"min_replicas is {self.least}, which is above max_replicas, {self.most}")
         return self
 
     @model_validator(mode="after")
@@ -91,8 +110,34 @@ class Pool(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _hosts(self) -> Self:
+        if self.hosts > 1 and not self.controls_only:
+            raise ValueError("hosts: only a pool whose ranks do all its work can span several nodes")
+        if self.ranks % self.hosts:
+            raise ValueError(f"hosts: {self.ranks} ranks cannot be spread evenly over {self.hosts} nodes")
+        return self
+
     def slots_of(self, stage: str) -> int:
         return self.residents if stage == DENOISE else self.slots.get(stage, 1)
+
+    def lanes_of(self, stage: str) -> int:
+        """How many calls of a stage advance at full speed at once: residents take turns, step by step."""
+        return 1 if stage == DENOISE else self.slots_of(stage)
+
+    @property
+    def autoscaled(self) -> bool:
+        return self.max_replicas is not None
+
+    @property
+    def least(self) -> int:
+        """Replicas at any time."""
+        return self.replicas if self.min_replicas is None else self.min_replicas
+
+    @property
+    def most(self) -> int:
+        """Replicas at most."""
+        return self.replicas if self.max_replicas is None else self.max_replicas
 
     def devices_of(self, stage: str) -> int:
         """How many processes (each with its GPU, where there is one) a call of the stage computes on."""
@@ -109,3 +154,14 @@ class Pool(BaseModel):
     def controls_only(self) -> bool:
         """Whether the replica computes nothing itself: its ranks do, in processes of their own."""
         return set(self.stages) == set(self.grouped)
+
+    def ulysses_of(self, heads: int) -> int:
+        """The Ulysses factor of the pool's groups for a model of so many heads."""
+        size = self.ranks // self.branches
+        if self.ulysses is not None or self.ring is not None:
+            return self.ulysses or size // (self.ring or 1)
+        return gcd(size, heads)
+
+    def bundle_of(self, rank: int) -> int:
+        """The placement group's bundle of a rank: one of its own behind the replica's, or its host's."""
+        return rank + 1 if self.hosts == 1 else rank // (self.ranks // self.hosts)

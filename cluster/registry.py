@@ -70,6 +70,7 @@ class Model(Known):
     graph: str
     steps: int
     flow_shift: float
+    heads: int | None = None  # attention heads of its transformer; None = as the checkpoint says
 
 
 class Price(BaseModel):
@@ -122,6 +123,7 @@ _R2V = Model(
     fps=24,
     steps=8,
     flow_shift=5.0,
+    heads=40,
 )
 
 _V1_I2V = Known(
@@ -199,7 +201,7 @@ def tiny(model: Model) -> Model:
         min_duration_s=1,
         default_duration_s=1,
     )
-    return replace(model, limits=limits)
+    return replace(model, limits=limits, heads=None)
 
 
 class Registry:

@@ -75,6 +75,7 @@ class Scheduler:
         self._owner = f"scheduler-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._metrics = SchedulerMetrics()
         self._leadership: Leadership | None = None
+        self._paused = False
         self._graphs = {name: model.graph for name, model in config.registry.models.items()}
         # Half of the object store: the rest is for values on their way.
         self._hints: HintTable[Any] = HintTable(limit_nbytes=config.ray.object_store_nbytes // 2)
@@ -88,6 +89,15 @@ class Scheduler:
             asyncio.create_task(self._every(self._keep, lambda: asyncio.sleep(keep_s))),
             asyncio.create_task(self._every(self._advance, self._news)),
         ]
+
+    async def reconfigure(self, settings: Mapping[str, Any]) -> None:
+        """Serve calls it with the deployment's `user_config`, at the start and whenever it changes.
+
+        paused: no stage is begun any more; what runs goes on to its end, and requests are accepted and wait.
+        """
+        self._paused = bool(settings["paused"])
+        self._log.info("dispatching is paused" if self._paused else "dispatching")
+        self._work.tell()
 
     async def wake(self) -> None:
         """Something may have become ready."""
@@ -177,7 +187,7 @@ class Scheduler:
         laps = Laps()
         with laps.lap("plan"):
             state = await self._store.state(worker_ttl_s=self._timing.lease_ttl_s, limits=self._limits)
-            refs = plan(state, limits=self._limits)
+            refs = [] if self._paused else plan(state, limits=self._limits)
         if refs:
             await self._dispatch(leadership, state, refs, laps)
 

@@ -188,6 +188,27 @@ class GroupMetrics:
         self.busy_seconds = metrics.Counter("skyreels_group_busy_seconds_total", "Time spent in steps.")
 
 
+class AutoscaleMetrics:
+    """What the autoscaling policy in Serve's controller decides."""
+
+    def __init__(self) -> None:
+        self._replicas = metrics.Gauge(
+            "skyreels_autoscale_replicas", "Replicas that the policy asks for.", tag_keys=("pool",)
+        )
+        self._backlog = metrics.Gauge(
+            "skyreels_autoscale_backlog_seconds", "Work ready and running, in stage time.", tag_keys=("pool",)
+        )
+        self._decisions = metrics.Counter(
+            "skyreels_autoscale_decisions_total", "Decisions of the policy.", tag_keys=("pool", "direction", "why")
+        )
+
+    def decided(self, *, pool: str, replicas: int, direction: str, why: str, backlog_s: float) -> None:
+        """One decision; `direction` is up, down or hold."""
+        self._replicas.set(replicas, tags={"pool": pool})
+        self._backlog.set(backlog_s, tags={"pool": pool})
+        self._decisions.inc(tags={"pool": pool, "direction": direction, "why": why})
+
+
 class CourierMetrics:
     """What a Courier counts. An outcome is the state that the delivery is in after the attempt."""
 

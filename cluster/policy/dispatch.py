@@ -83,11 +83,14 @@ def plan(state: ClusterState, *, limits: Limits | None = None, lift_s: float = L
 
 
 def free_slots(state: ClusterState) -> Counter[str]:
-    """Per stage: live slots less rows in flight; negative while a dead worker's rows await their end."""
+    """Per stage: live slots less the rows that fill them. A worker that drains or is dead has no slots, so what it
+    still holds fills none of the others'.
+    """
     free: Counter[str] = Counter()
     for worker in state.workers:
         free.update(worker.slots)
     free.subtract(state.busy)
+    free.update(state.leaving)
     return free
 
 

@@ -70,8 +70,28 @@ class ClusterState:
     ready: Sequence[ReadyStage]
     workers: Sequence[Worker]  # seen within the worker time-to-live
     busy: Mapping[str, int]  # stage → rows DISPATCHED or CLAIMED
+    leaving: Mapping[str, int] = field(default_factory=dict)  # of those, CLAIMED by workers that take no more calls
     loads: Mapping[str, TenantLoad] = field(default_factory=dict)  # of every tenant with ready rows
     call_s: Mapping[str, float] = field(default_factory=dict)  # stage → mean device-seconds of a call, where known
+
+
+@dataclass(frozen=True, slots=True)
+class StageWorkload:
+    """One stage's calls. `device_s`: the mean device-seconds of one, over the last hours; None when none ended."""
+
+    stage: str
+    ready: int = 0
+    running: int = 0  # dispatched or claimed
+    left: float = 0.0  # of the running ones, how many calls' worth is not done, by their steps
+    device_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One consistent reading for the autoscaler."""
+
+    stages: Sequence[StageWorkload]
+    replicas: Mapping[str, int] = field(default_factory=dict)  # pool → live ones that take calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +236,9 @@ class JobStore(OutboxStore, TenancyStore, Protocol):
         ready row of a job in progress whose tenant's number of those is limited: no flood hides a stage, an old job,
         a tenant, or what a limit lets run.
         """
+
+    async def workload(self, *, worker_ttl_s: float) -> Workload:
+        """All that is ready or running, by stage, and the live replicas by pool; what the autoscaler decides on."""
 
     async def running(self, *, tenant_id: str | None = None, limit: int = 256) -> Sequence[RunningStage]:
         """Claimed stages, of a tenant or of all, with their newest steps, the longest running first."""

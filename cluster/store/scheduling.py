@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 
 from sqlalchemy import BindParameter, RowMapping, bindparam, func, select, update
 
 from cluster.errors import StaleEpoch
-from cluster.records import StageRef, Worker
+from cluster.records import StageRef, StageState, Worker
 from cluster.store import waiting
 from cluster.store.base import ClusterState, Leadership, ReadyStage, RunningStage
 from cluster.store.database import Transaction
@@ -60,7 +61,11 @@ _OLDEST = _OF_STAGE.order_by(stages.c.job_number)
 _ALL = _READY.limit(bindparam("most"))
 _ALIVE = select(workers).where(workers.c.seen_at > bindparam("since", type_=Utc())).order_by(workers.c.id)
 _LEADER = select(leaders.c.owner, leaders.c.term).where(leaders.c.role == ROLE).with_for_update(read=True)
-_BUSY = select(stages.c.stage, func.count()).where(HELD).group_by(stages.c.stage)
+_BUSY = (
+    select(stages.c.stage, stages.c.state, stages.c.worker, func.count())
+    .where(HELD)
+    .group_by(stages.c.stage, stages.c.state, stages.c.worker)
+)
 
 
 async def lead(tx: Transaction, owner: str, ttl_s: float) -> Leadership | None:
@@ -119,11 +124,20 @@ async def read_state(tx: Transaction, worker_ttl_s: float, ready_limit: int, lim
             ready[ref] = replace(item, begun=True)
     loads, call_s = await waiting.read_loads(tx, begun)
     since = {"since": tx.now - timedelta(seconds=worker_ttl_s)}
+    alive = [Worker(**row) for row in (await tx.conn.execute(_ALIVE, since)).mappings()]
+    names = {worker.id for worker in alive}
+    busy: Counter[str] = Counter()
+    leaving: Counter[str] = Counter()
+    for stage, held, worker, count in (await tx.conn.execute(_BUSY)).all():
+        busy[stage] += count
+        if held == StageState.CLAIMED.value and worker not in names:
+            leaving[stage] += count
     return ClusterState(
         now=tx.now,
         ready=tuple(ready.values()),
-        workers=[Worker(**row) for row in (await tx.conn.execute(_ALIVE, since)).mappings()],
-        busy={row[0]: row[1] for row in (await tx.conn.execute(_BUSY)).all()},
+        workers=alive,
+        busy=dict(busy),
+        leaving=dict(leaving),
         loads=loads,
         call_s=call_s,
     )

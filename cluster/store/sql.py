@@ -30,7 +30,7 @@ from cluster.records import (
     Worker,
 )
 from cluster.store import clients, files, leases, outbox, reading, scheduling, segments
-from cluster.store.base import ClusterState, JobStore, Leadership, Page, RunningStage
+from cluster.store.base import ClusterState, JobStore, Leadership, Page, RunningStage, Workload
 from cluster.store.database import Database, Transaction
 from cluster.store.dialect import Dialect
 from cluster.store.ledger import load
@@ -40,6 +40,7 @@ from cluster.store.postgres import Postgres
 from cluster.store.sql_outbox import SqlOutbox
 from cluster.store.sqlite import Sqlite
 from cluster.store.tenancy import SqlTenancy
+from cluster.store.workload import read_workload
 from cluster.tenancy import UNLIMITED, Limits, Once, TenantLimits
 
 _DIALECTS: Mapping[str, Callable[[URL], Dialect]] = {"sqlite+aiosqlite": Sqlite, "postgresql+asyncpg": Postgres}
@@ -207,6 +208,10 @@ class SqlJobStore(SqlOutbox, SqlTenancy):
     async def state(self, *, worker_ttl_s: float, ready_limit: int = 256, limits: Limits | None = None) -> ClusterState:
         async with self._database.read() as tx:
             return await scheduling.read_state(tx, worker_ttl_s, ready_limit, limits or Limits())
+
+    async def workload(self, *, worker_ttl_s: float) -> Workload:
+        async with self._database.read() as tx:
+            return await read_workload(tx, worker_ttl_s)
 
     async def running(self, *, tenant_id: str | None = None, limit: int = 256) -> Sequence[RunningStage]:
         async with self._database.read() as tx:

@@ -14,7 +14,7 @@ from huggingface_hub import snapshot_download
 from components.errors import CheckpointMismatch
 
 # Everything the loaders read; other formats of the same weights stay away.
-_FILES = ("*.json", "*.safetensors", "*.pth")
+FILES = ("*.json", "*.safetensors", "*.pth")
 
 
 def resolve(checkpoint: str, revision: str | None) -> Path:
@@ -31,7 +31,7 @@ def resolve(checkpoint: str, revision: str | None) -> Path:
     if local.is_dir():
         return local.absolute()
     try:
-        return Path(snapshot_download(checkpoint, revision=revision, allow_patterns=list(_FILES)))
+        return Path(snapshot_download(checkpoint, revision=revision, allow_patterns=list(FILES)))
     except (OSError, ValueError, httpx.HTTPError) as error:  # hub errors are OSErrors, malformed ids ValueErrors
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointMismatch(

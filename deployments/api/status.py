@@ -156,10 +156,10 @@ async def healthz(services: Served) -> dict[str, str]:
 
 @router.get("/readyz", responses={503: {"model": ErrorBody}})
 async def readyz(services: Served) -> dict[str, str]:
-    """200 while every stage has a live slot."""
+    """200 while every stage has a live slot, except those whose pools are scaled: these start when there is work."""
     state = await services.store.state(worker_ttl_s=services.config.scheduler.lease_ttl_s, ready_limit=1)
     live = set().union(*(worker.slots for worker in state.workers))
-    needed = {stage for pool in services.config.pools for stage in pool.stages}
+    needed = {stage for pool in services.config.pools if not pool.autoscaled for stage in pool.stages}
     if missing := sorted(needed - live):
         raise Unavailable(f"No replica serves {', '.join(missing)} yet; try again.", retry_after_s=RETRY_S)
     return {"status": "ready"}

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from cluster.errors import SkyreelsError
 from components.errors import ComponentError
-from deployments.cli import checkpoints, client, deliveries, keys, serve, usage
+from deployments.cli import chart, checkpoints, client, cluster, deliveries, keys, serve, usage
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("serve")(serve.serve)
@@ -19,7 +19,9 @@ app.command("status")(client.status)
 app.command("list")(client.list_videos)
 app.command("cancel")(client.cancel)
 app.command("models")(client.models)
+app.command("helm-values")(chart.print_values)
 app.add_typer(checkpoints.app, name="checkpoints")
+app.add_typer(cluster.app, name="cluster")
 app.add_typer(deliveries.deliveries, name="deliveries")
 app.add_typer(deliveries.webhooks, name="webhooks")
 app.add_typer(keys.app, name="keys")

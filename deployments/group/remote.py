@@ -1,4 +1,4 @@
-"""Ranks as Ray actors: in the replica's placement group, bundle i + 1 for rank i, and dead when the replica is.
+"""Ranks as Ray actors: in the replica's placement group, where the pool says, and dead when the replica is.
 
 Ray may notice a death late: a call to a dead actor then waits, although another call to the same actor has failed
 already. So each rank has one call that never returns, and its failure ends every other wait for that group.
@@ -103,7 +103,8 @@ class RayRanks:
         actor = ray.remote(max_restarts=0, num_cpus=self._pool.num_cpus, num_gpus=self._pool.num_gpus)(kind)
         options: dict[str, Any] = {"label_selector": self._pool.labels} if self._pool.labels else {}
         for rank in range(self._pool.ranks):
-            place = options if bundles is None else {"scheduling_strategy": _bundle(bundles, rank + 1)}
+            bundle = self._pool.bundle_of(rank)
+            place = options if bundles is None else {"scheduling_strategy": _bundle(bundles, bundle)}
             self._actors.append(actor.options(**place).remote(self._config, self._pool, rank))
         self._death = asyncio.get_running_loop().create_future()
         self._lives = [asyncio.create_task(self._watch(one, on_death)) for one in self._actors]

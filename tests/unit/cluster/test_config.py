@@ -7,6 +7,7 @@ import yaml
 
 from cluster.config import Config, load, parse, profile, profiles
 from cluster.errors import ConfigError
+from cluster.pools import Pool
 
 BASE = {
     "profile": "test",
@@ -108,6 +109,8 @@ def _denoiser(**fields: object) -> dict[str, object]:
         (_denoiser(labels={"-a": "b"}), "pools.0.labels"),
         (_denoiser(labels={"a": "b c"}), "pools.0.labels"),
         (_pool("A", "text") | {"residents": 1}, "only a pool that hosts denoise"),
+        (_denoiser(ranks=4, hosts=2), "only a pool whose ranks do all its work can span several nodes"),
+        (_pool("A", "denoise") | {"ranks": 4, "hosts": 3}, "4 ranks cannot be spread evenly over 3 nodes"),
     ],
 )
 def test_impossible_groups_are_refused_in_words(pool: dict[str, object], message: str) -> None:
@@ -138,6 +141,32 @@ def test_a_replica_that_hosts_only_shared_denoising_computes_nothing() -> None:
     assert laptop["Denoiser"].controls_only
     assert not laptop["VaeRoom"].controls_only
     assert not profile("monolith").pools[0].controls_only
+
+
+RELEASED = [{"name": "skyreels-v3-r2v", "checkpoint": "/w"}]
+
+
+@pytest.mark.parametrize("layout", [{"ulysses": 16}, {"ring": 1}])
+def test_ulysses_divides_the_heads_of_a_released_model(layout: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=r"share the 40 attention heads of skyreels-v3-r2v among 16 Ulysses ranks"):
+        read(models=RELEASED, pools=[_denoiser(ranks=16, **layout)])
+
+
+@pytest.mark.parametrize("layout", [{}, {"ulysses": 8}, {"ring": 2}, {"ulysses": 8, "ring": 2}])
+def test_ring_takes_what_the_heads_leave(layout: dict[str, int]) -> None:
+    assert read(models=RELEASED, pools=[_denoiser(ranks=16, **layout)]).pools[0].ulysses_of(40) == 8
+
+
+def test_ranks_have_bundles_of_their_own_or_their_hosts() -> None:
+    one, two = (Pool(name="D", stages=("denoise",), ranks=4, hosts=hosts) for hosts in (1, 2))
+    assert [one.bundle_of(rank) for rank in range(4)] == [1, 2, 3, 4]
+    assert [two.bundle_of(rank) for rank in range(4)] == [0, 0, 1, 1]
+
+
+def test_worker_groups_are_written_like_the_rest_and_checked() -> None:
+    assert read(kubernetes={"pools": {"dit": {"hosts_per_replica": 2}}}).kubernetes.pools["dit"].hosts_per_replica == 2
+    with pytest.raises(ConfigError, match=r"kubernetes\.pools\.dit\.hots"):
+        read(kubernetes={"pools": {"dit": {"hots": 2}}})
 
 
 def _vae_room(ranks: int, *stages: str) -> dict[str, object]:
@@ -189,3 +218,38 @@ def test_the_servers_address_is_the_public_one_where_there_is_one() -> None:
     assert config.url == "http://127.0.0.1:8000"
     public = config.api.model_copy(update={"public_url": "https://videos.example/"})
     assert config.model_copy(update={"api": public}).url == "https://videos.example"
+
+
+STAGES = ["text", "condition", "denoise", "decode"]
+
+
+def _sized(**fields: object) -> Config:
+    return read(pools=[{"name": "All", "stages": STAGES, **fields}])
+
+
+def test_a_pool_has_a_size_or_bounds() -> None:
+    fixed, scaled = _sized(replicas=3).pools[0], _sized(min_replicas=0, max_replicas=4).pools[0]
+    assert (fixed.autoscaled, fixed.least, fixed.most) == (False, 3, 3)
+    assert (scaled.autoscaled, scaled.least, scaled.most) == (True, 0, 4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"min_replicas": 1}, "go together"),
+        ({"max_replicas": 1}, "go together"),
+        ({"min_replicas": 1, "max_replicas": 2, "replicas": 1}, "not both"),
+        ({"min_replicas": 3, "max_replicas": 2}, "above max_replicas"),
+        ({"min_replicas": 0, "max_replicas": 0}, "max_replicas"),
+        ({"min_replicas": 0, "max_replicas": 1, "downscale_delay_s": -1}, "downscale_delay_s"),
+    ],
+)
+def test_impossible_sizes_are_refused_in_words(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _sized(**fields)
+
+
+def test_residents_take_turns_and_other_slots_do_not() -> None:
+    pool = _sized(residents=3, slots={"text": 2}).pools[0]
+    assert [pool.slots_of(stage) for stage in STAGES] == [2, 1, 3, 1]
+    assert [pool.lanes_of(stage) for stage in STAGES] == [2, 1, 1, 1]

@@ -1,98 +1,98 @@
-"""How the Scheduler hands calls over, with replicas that only say who they are."""
+"""The Scheduler over a real job store, without the deployments behind its handles."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster.config import profile
 from cluster.graphs import r2v_graph
-from cluster.policy.dispatch import plan
+from cluster.pools import STAGES
 from cluster.records import StageCall, decode
 from cluster.store import open_store
 from deployments.hints import Ack
 from deployments.scheduler import Scheduler
 from tests.unit.cluster.makers import request, worker
-from tests.unit.cluster.store.play import PORTS, Play
-from tests.unit.deployments.group.jobs import config
-
-GROUPS = ("g1", "g2")
 
 
-class Replicas:
-    """A deployment of some replicas and its handle. Whoever looks which is free learns of others' calls late."""
+class Handle:
+    """A deployment that acknowledges every call and does nothing."""
 
     def __init__(self) -> None:
-        self.taken: Counter[str] = Counter()
-        self.calls: dict[StageCall, str] = {}
-        self.whole = asyncio.Event()
+        self.calls: list[StageCall] = []
+        self.run = self
 
-    @property
-    def run(self) -> Replicas:
-        return self
-
-    @asynccontextmanager
-    async def choose_replica(self) -> AsyncIterator[str]:
-        known = dict(self.taken)
-        await asyncio.sleep(0.01)
-        place = min(GROUPS, key=lambda name: known.get(name, 0))
-        self.taken[place] += 1
-        yield place
-        self.taken[place] -= 1
-
-    async def dispatch(self, place: str, message: dict[str, Any], hints: Mapping[str, Any]) -> Ack:
-        self.calls[decode(StageCall, message)] = place
-        await self._others()
-        return Ack("stale")
-
-    async def remote(self, message: dict[str, Any], hints: Mapping[str, Any]) -> Ack:
-        return await self.dispatch("any", message, hints)
-
-    async def _others(self) -> None:
-        """A call lasts until all have come."""
-        if len(self.calls) == 2:
-            self.whole.set()
-        await self.whole.wait()
+    async def remote(self, call: Any, _hints: Any) -> Ack:
+        self.calls.append(decode(StageCall, call))
+        return Ack("not claimed")
 
 
-class Held(Scheduler):
-    """Serve awaits the end of a Scheduler; here nobody does it in passing."""
+class Kept(Scheduler):
+    """Python calls `__del__` too, which only Serve awaits."""
 
-    def __del__(self) -> None:
-        """See `Scheduler.__del__`, which the test awaits."""
+    def __del__(self) -> None:  # type: ignore[override]
+        pass
+
+
+class Plant:
+    """A Scheduler that leads, its store, and the one handle of all stages."""
+
+    def __init__(self, folder: Path) -> None:
+        config = profile("laptop")
+        url = f"sqlite+aiosqlite:///{folder / 'jobs.db'}"
+        self.config = config.model_copy(
+            update={"state_dir": str(folder), "store": config.store.model_copy(update={"url": url})}
+        )
+        self.store = open_store(url)
+        self.handle = Handle()
+        self.scheduler = object.__new__(Kept)
+
+    async def start(self) -> None:
+        await self.store.open()
+        await self.store.register(worker("w1"))
+        await self.scheduler.__init__(self.config, dict.fromkeys(STAGES, self.handle))  # type: ignore[misc]
+
+    async def called(self, count: int) -> set[str]:
+        async with asyncio.timeout(30):
+            while len(self.handle.calls) < count:
+                await asyncio.sleep(0.01)
+        return {call.ref.stage for call in self.handle.calls}
 
 
 @pytest.fixture
-async def play(tmp_path: Path) -> AsyncIterator[Play]:
-    store = open_store(config(tmp_path / "none", tmp_path).store_url)
-    await store.open()
-    leadership = await store.lead("test", 600.0)
-    assert leadership is not None
-    yield Play(store, leadership)
-    await store.close()
+async def plant(tmp_path: Path) -> AsyncIterator[Plant]:
+    plant = Plant(tmp_path)
+    await plant.start()
+    yield plant
+    await Scheduler.__del__(plant.scheduler)
+    await plant.store.close()
 
 
-@pytest.mark.parametrize(("workers", "places"), [(GROUPS, {"g1", "g2"}), (GROUPS[:1], {"any"})])
-async def test_calls_sent_at_once_go_to_different_replicas_where_there_are_several(
-    play: Play, tmp_path: Path, workers: tuple[str, ...], places: set[str]
-) -> None:
-    await play.create(request=request(n=2), graph=r2v_graph(2))
-    await play.until("denoise")
-    for name in workers:
-        await play.store.register(worker(name, denoise=2))
-    state = await play.store.state(worker_ttl_s=60)
-    assert len(plan(state)) == 2
-    await play.store.resign(play.leadership)
-    replicas = Replicas()
-    scheduler = Held.__new__(Held)
-    await scheduler.__init__(config(tmp_path / "none", tmp_path), dict.fromkeys(PORTS, replicas))
-    async with asyncio.timeout(60):
-        await replicas.whole.wait()
-    assert {call.ref.result for call in replicas.calls} == {0, 1}
-    assert set(replicas.calls.values()) == places
-    await Scheduler.__del__(scheduler)
+async def test_while_it_is_paused_nothing_begins_and_then_everything(plant: Plant) -> None:
+    await plant.scheduler.reconfigure({"paused": False})
+    await plant.store.create_job("first", "t", request(), r2v_graph())
+    assert await plant.called(2) == {"text", "condition"}  # it leads, and dispatches
+    await plant.scheduler.reconfigure({"paused": True})
+    await plant.store.register(worker("w2"))  # with free slots
+    await plant.store.create_job("second", "t", request(), r2v_graph())
+    for _ in range(3):
+        await plant.scheduler._advance()
+    assert {call.ref.job_id for call in plant.handle.calls} == {"first"}
+    await plant.scheduler.reconfigure({"paused": False})
+    await plant.called(4)
+    assert {call.ref.job_id for call in plant.handle.calls} == {"first", "second"}
+
+
+async def test_a_pool_at_nothing_gets_no_call_and_a_replica_that_comes_gets_it(plant: Plant) -> None:
+    await plant.store.unregister("w1")
+    await plant.store.create_job("job", "t", request(), r2v_graph())
+    for _ in range(3):
+        await plant.scheduler._advance()
+    assert not plant.handle.calls
+    await plant.store.register(worker("w2", text=1))
+    await plant.scheduler.wake()
+    assert await plant.called(1) == {"text"}

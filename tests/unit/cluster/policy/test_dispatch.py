@@ -204,3 +204,11 @@ def test_of_equals_the_older_goes_first(cluster: ClusterState) -> None:
             )
             if same and left.created_at < right.created_at and right.ref in chosen:
                 assert left.ref in chosen
+
+
+def test_what_a_leaving_worker_holds_fills_no_slot_of_those_that_stay() -> None:
+    """Its slots went with it; else a replica that drains for minutes would keep another one idle."""
+    items = [ready("a"), ready("b")]
+    staying = replace(state(items, {"denoise": 1}, {"denoise": 1}), leaving={"denoise": 1})
+    assert [ref.job_id for ref in plan(staying)] == ["a"]
+    assert not plan(replace(staying, leaving={}))

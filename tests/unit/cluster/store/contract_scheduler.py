@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from cluster.errors import NotFound, StaleEpoch
-from cluster.records import Failure, JobState, StageCall, StageRef, Verdict
-from cluster.store.base import JobStore
-from tests.unit.cluster.makers import ARTIFACT, EPOCH, kept_for, request, worker
-from tests.unit.cluster.store.play import LEASE_S, TENANT, Play, outputs
+from cluster.records import Beat, Failure, JobState, StageCall, StageRef, Verdict
+from cluster.store.base import JobStore, Workload
+from tests.unit.cluster.makers import ARTIFACT, EPOCH, handle, kept_for, request, worker
+from tests.unit.cluster.store.play import LEASE_S, R2V, TENANT, Play, outputs
 
 LOST = Failure("worker_lost", "The worker of this stage died.")
 BROKEN = Failure("non_finite", "The latents became NaN.")
@@ -186,3 +187,46 @@ class SchedulerContract:
         for job_id in ("held", "free"):
             await play.store.delete_job(job_id, TENANT)
         assert await play.store.sweepable(keep_s=0) == [("free", True)]
+
+    async def test_what_draining_and_dead_workers_hold_is_told_apart(self, play: Play) -> None:
+        await play.store.register(worker("w1", text=1))
+        await play.store.register(worker("w2", text=1))
+        for name in ("on w1", "on w2", "sent"):
+            await play.create(name)
+        await play.take("text", "on w1", worker="w1")
+        await play.take("text", "on w2", worker="w2")
+        await play.dispatch("text", "sent")
+        state = await play.store.state(worker_ttl_s=60)
+        assert (state.busy, state.leaving) == ({"text": 3}, {})
+        await play.store.unregister("w2")
+        state = await play.store.state(worker_ttl_s=60)
+        assert (state.busy, state.leaving) == ({"text": 3}, {"text": 1})
+        assert (await play.store.state(worker_ttl_s=0)).leaving == {"text": 2}
+
+    async def test_the_workload_counts_calls_of_everybody_and_live_replicas(self, play: Play) -> None:
+        assert await play.store.workload(worker_ttl_s=60) == Workload([], {})
+        await play.store.register(worker("w1", text=1))
+        await play.store.register(replace(worker("w2", text=1), pool="Other"))
+        for name in ("a", "b", "c"):
+            await play.create(name)
+        await play.store.create_job("d", "somebody else", request(), R2V)
+        await play.take("text", "a")
+        await play.dispatch("text", "b")
+        workload = await play.store.workload(worker_ttl_s=60)
+        assert workload.replicas == {"Model": 1, "Other": 1}
+        by_stage = {work.stage: (work.ready, work.running, work.left, work.device_s) for work in workload.stages}
+        assert by_stage == {"condition": (4, 0, 0.0, None), "text": (2, 2, 2.0, None)}
+        assert not (await play.store.workload(worker_ttl_s=0)).replicas
+
+    async def test_the_workload_knows_what_is_left_and_what_calls_cost(self, play: Play) -> None:
+        for name, tenant, busy_s in (("a", TENANT, 2.0), ("b", "somebody else", 4.0)):
+            await play.store.create_job(name, tenant, request(), R2V)
+            call = (await play.take("text", name)).call
+            await play.store.complete(call, {"context": handle("text.0")}, busy_s=busy_s)
+        await play.create("c")
+        await play.until("denoise", "c")
+        call = (await play.take("denoise", "c")).call
+        await play.store.heartbeat("w1", [Beat(call, 6, 8)], LEASE_S)
+        work = {work.stage: work for work in (await play.store.workload(worker_ttl_s=60)).stages}
+        assert work["text"].device_s == pytest.approx((2.0 + 4.0 + 0.0) / 3)
+        assert (work["denoise"].ready, work["denoise"].running, work["denoise"].left) == (0, 1, 0.25)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tests.unit.deployments.api.conftest import Edge
+from dataclasses import replace
+from pathlib import Path
+
+from tests.unit.cluster.makers import worker
+from tests.unit.deployments.api.conftest import Edge, open_edge
 from tests.unit.deployments.api.test_videos import body
 
 
@@ -74,3 +78,18 @@ async def test_openapi_has_every_dialect_with_its_parameters_and_refusals(edge: 
         "height", "resolution", "duration", "settings",
     }  # fmt: skip
     assert "/api/v3/predictions/{prediction_id}/result" in paths
+
+
+async def test_scaled_pools_are_not_waited_for(tmp_path: Path) -> None:
+    """They start when there is work, which only an edge that is ready lets in."""
+    async with open_edge(tmp_path) as edge:
+        assert (await edge.client.get("/readyz")).status_code == 503
+        (pool,) = edge.config.pools
+        fixed = pool.model_copy(update={"name": "Fixed", "stages": ("text",)})
+        scaled = pool.model_copy(update={"stages": pool.stages[1:], "min_replicas": 0, "max_replicas": 2})
+        edge.app.state.services = replace(
+            edge.app.state.services, config=edge.config.model_copy(update={"pools": (fixed, scaled)})
+        )
+        assert (await edge.client.get("/readyz")).status_code == 503
+        await edge.store.register(worker("w1", text=1))
+        assert (await edge.client.get("/readyz")).status_code == 200

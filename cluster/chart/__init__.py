@@ -1,0 +1,1 @@
+"""The Helm chart's values: their model, and what an installation's `Config` makes of them."""
