@@ -17,7 +17,7 @@ from components.device import Placement
 from components.dit import ExtensionDiT
 from components.dit.extension import TimedRope, on_meta_of
 from components.dit.wan import original_name
-from components.media.prefix import resize
+from components.media.source import resize
 from components.sampler import FlowUniPC
 from components.vae import Vae
 from components.values import PrefixCondition, TextContext
