@@ -71,6 +71,22 @@ class Sequence:
                 rows_BnC = torch.unflatten(gathered, 0, (size, batch)).transpose(0, 1).flatten(1, 2)
         return rows_BnC[:, : self._plan.tokens]
 
+    @property
+    def tokens(self) -> int:
+        """Of the whole sequence."""
+        return self._plan.tokens
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """This rank's tokens, (start, stop)."""
+        return self._plan.slices[self._place]
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Adds up what the ranks hold, in place; the same on every rank."""
+        for group in (self._ulysses, self._ring):
+            dist.all_reduce(values, group=group)
+        return values
+
     def attend(
         self, query_BnHD: torch.Tensor, key_BnHD: torch.Tensor, value_BnHD: torch.Tensor, backend: str | None
     ) -> torch.Tensor:
@@ -137,6 +153,32 @@ class Sequence:
                 dist.P2POp(dist.irecv, coming, group=self._ring, group_peer=(self._ring_place - 1) % size),
             ]
         )
+
+
+class SharedSpan:
+    """A rank's part of a shared sequence (`components.dit.span.Span`) during the forward that is under way."""
+
+    def __init__(self, sequence: Sequence) -> None:
+        self._sequence = sequence
+
+    @property
+    def first(self) -> int:
+        return self._sequence.held[0]
+
+    @property
+    def tokens(self) -> int:
+        return self._sequence.tokens
+
+    def leading(self, rows_BnHD: torch.Tensor, count: int) -> torch.Tensor:
+        """Every rank puts what it holds of them into zeros; the sum over ranks is exact."""
+        start, stop = self._sequence.held
+        held = max(min(stop, count) - start, 0)
+        rows_BcHD = rows_BnHD.new_zeros((rows_BnHD.shape[0], count, *rows_BnHD.shape[2:]))
+        rows_BcHD[:, start : start + held] = rows_BnHD[:, :held]
+        return self._sequence.sum(rows_BcHD)
+
+    def gather(self, values_nX: torch.Tensor) -> torch.Tensor:
+        return self._sequence.gather(values_nX[None])[0]
 
 
 class SharedSelfAttention:

@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from PIL import Image
+from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from cluster import plans
 from cluster.windows import LATENT_FRAMES, MOTION_FRAMES, WINDOW_FRAMES, sound_index, windows
+from components import audio, vision
 from components.audio import window as hear
-from components.checkpoints import known_arguments
+from components.checkpoints import fill_strict, known_arguments
 from components.colour import ColourMatch, to_levels
 from components.denoiser import AvatarSpec, AvatarTask, Denoiser
 from components.device import Placement
@@ -222,3 +224,34 @@ def test_golden_whole_film(case):
     difference = max_diff(whole_FYXC[:: config["frames_stride"]], tensors["out.frames"])
     log.info("max_diff_frames %g", difference)
     assert difference <= 2
+
+
+@parametrize("clip_vision")
+def test_golden_vision(case):
+    config, tensors = case.config["config"], case.tensors()
+    state = weights(tensors)
+    model = vision.on_meta(state, "golden", heads=config["num_heads"])
+    assert model.config.image_size == config["image_size"]
+    fill_strict(model, vision.rearranged(state), "golden", device=CPU.device, dtype_of=lambda _: torch.float32)
+    encoder = vision.VisionEncoder(vision.with_positions(model, CPU.device), CPU)
+    pixels = encoder.preprocess(tensors["in.image"][:, :, 0])
+    assert max_diff(pixels, tensors["out.pixels"]) <= 5e-5
+    assert max_diff(encoder.embed(pixels), tensors["out.tokens"]) <= 5e-5
+
+
+@parametrize("wav2vec")
+def test_golden_audio(case):
+    tensors = case.tensors()
+    model = Wav2Vec2Model(Wav2Vec2Config.from_dict(case.config["config"])).eval()
+    model.load_state_dict(weights(tensors))
+    encoder = audio.AudioEncoder(model, CPU)
+    wave = tensors["in.wave"].numpy()
+    assert audio.frames_of(len(wave)) == case.config["frames"]
+    assert max_diff(torch.from_numpy(audio.standardised(wave)), tensors["in.input_values"]) <= 1e-5
+    embedding = encoder.embed(tensors["in.input_values"])
+    difference = max_diff(embedding, tensors["out.embedding"])
+    log.info("max_diff %.3g", difference)
+    assert difference <= 5e-5
+    frames = torch.arange(len(embedding))[:, None] + torch.arange(-2, 3)
+    heard = audio.window(AudioFeatures(embedding[None]), frames.clamp(0, len(embedding) - 1).tolist())
+    assert max_diff(heard.heard_PFWNE[0], tensors["out.window"]) <= 5e-5
