@@ -28,17 +28,19 @@ _UNUSED = ("textual.", "log_scale")
 _HEAD_DIM = 80  # of ViT-H; the file does not say how many heads there are
 
 _NAMES = (
-    (r"^cls_embedding$", "embeddings.class_embedding"),
-    (r"^patch_embedding\.", "embeddings.patch_embedding."),
-    (r"^pos_embedding$", "embeddings.position_embedding.weight"),
-    (r"^pre_norm\.", "pre_layrnorm."),
-    (r"^post_norm\.", "post_layernorm."),
-    (r"^transformer\.(\d+)\.norm1\.", r"encoder.layers.\1.layer_norm1."),
-    (r"^transformer\.(\d+)\.norm2\.", r"encoder.layers.\1.layer_norm2."),
-    (r"^transformer\.(\d+)\.attn\.proj\.", r"encoder.layers.\1.self_attn.out_proj."),
-    (r"^transformer\.(\d+)\.mlp\.0\.", r"encoder.layers.\1.mlp.fc1."),
-    (r"^transformer\.(\d+)\.mlp\.2\.", r"encoder.layers.\1.mlp.fc2."),
+    # The release's and the library's, by parts; `{}` stands for a block's number.
+    ("cls_embedding", "embeddings.class_embedding"),
+    ("patch_embedding.", "embeddings.patch_embedding."),
+    ("pos_embedding", "embeddings.position_embedding.weight"),
+    ("pre_norm.", "pre_layrnorm."),
+    ("post_norm.", "post_layernorm."),
+    ("transformer.{}.norm1.", "encoder.layers.{}.layer_norm1."),
+    ("transformer.{}.norm2.", "encoder.layers.{}.layer_norm2."),
+    ("transformer.{}.attn.proj.", "encoder.layers.{}.self_attn.out_proj."),
+    ("transformer.{}.mlp.0.", "encoder.layers.{}.mlp.fc1."),
+    ("transformer.{}.mlp.2.", "encoder.layers.{}.mlp.fc2."),
 )
+_PART = re.compile(r"^encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(weight|bias)$")
 _FUSED = re.compile(r"^transformer\.(\d+)\.attn\.to_qkv\.(weight|bias)$")
 
 
@@ -120,15 +122,37 @@ def rearranged(visual: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             for part, third in zip("qkv", tensor.chunk(3), strict=True):
                 renamed[f"encoder.layers.{fused[1]}.self_attn.{part}_proj.{fused[2]}"] = third
             continue
-        inner = name
-        for pattern, replacement in _NAMES:
-            inner = re.sub(pattern, replacement, inner)
+        inner = _renamed(name, dict(_NAMES))
         if inner == "embeddings.class_embedding":
             tensor = tensor.flatten()
         elif inner == "embeddings.position_embedding.weight":
             tensor = tensor.flatten(0, -2)
         renamed[inner] = tensor
     return renamed
+
+
+def fused(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The inverse of `rearranged`, without the class token's projection: as the release stores a vision tower."""
+    names = {ours: theirs for theirs, ours in _NAMES}
+    stored: dict[str, torch.Tensor] = {}
+    for name, tensor in state.items():
+        part = _PART.match(name)
+        if part is None:
+            outer = _renamed(name, names)
+            extra = {"cls_embedding": 2, "pos_embedding": 1}.get(outer, 0)  # leading axes of one
+            stored[outer] = tensor.reshape((1,) * extra + tuple(tensor.shape))
+        elif part[2] == "q":
+            thirds = [state[f"encoder.layers.{part[1]}.self_attn.{which}_proj.{part[3]}"] for which in "qkv"]
+            stored[f"transformer.{part[1]}.attn.to_qkv.{part[3]}"] = torch.cat(thirds)
+    return stored
+
+
+def _renamed(name: str, names: Mapping[str, str]) -> str:
+    number = next(iter(re.findall(r"\.(\d+)\.", name)), "")
+    for old, new in names.items():
+        if name.startswith(prefix := old.format(number)):
+            return new.format(number) + name.removeprefix(prefix)
+    return name
 
 
 def with_positions(model: CLIPVisionModel, device: torch.device) -> CLIPVisionModel:

@@ -184,3 +184,14 @@ def slices_of_every_rank(case, worlds, forward):
         for name in names:
             rank, _block, what = name.removeprefix("out.rank").split(".")
             assert_close(answers[int(rank)][what], tensors[name], f"{layout} {name}")
+
+
+@parametrize("usp_split", task="a2v")
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_golden_whole_velocity_of_an_avatar_under_every_layout(case, world_size, worlds):
+    whole_velocity_under_every_layout(case, world_size, worlds, shared_avatar)
+
+
+@parametrize("usp_split", task="a2v")
+def test_golden_slices_of_every_rank_of_an_avatar(case, worlds):
+    slices_of_every_rank(case, worlds, shared_avatar)
