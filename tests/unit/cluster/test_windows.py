@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from cluster.windows import (
@@ -26,7 +28,7 @@ def test_each_window_begins_with_the_last_frames_kept_before(frames):
     _, *chain = windows(frames)
     assert chain[0].motion == 0
     assert not chain[-1].hands_on
-    for before, after in zip(chain, chain[1:], strict=False):
+    for before, after in pairwise(chain):
         assert before.hands_on
         assert before.keep_to == WINDOW_FRAMES - DROPPED_FRAMES
         assert before.start + before.hand_from == after.start
