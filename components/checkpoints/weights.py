@@ -66,6 +66,11 @@ def check_strict(
     return entries
 
 
+def read_folder(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a component's folder, memory-mapped, on CPU. CheckpointMismatch as `list_tensors`."""
+    return dict(_mapped(list_tensors(folder)))
+
+
 def fill_strict(
     module: torch.nn.Module,
     tensors: Mapping[str, torch.Tensor],
