@@ -152,6 +152,17 @@ class Denoise(_Section):
     max_rebuilds: Count = Field(default=3, description="failed rebuilds in a row before the replica is replaced")
 
 
+class Tracing(_Section):
+    """Spans of jobs by OTLP over HTTP. A collector's secret headers stand in OTEL_EXPORTER_OTLP_HEADERS."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] | None = Field(
+        default=None, description="where a collector takes traces, as http://collector:4318/v1/traces; unset: no spans"
+    )
+    sample: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=1.0, description="share of the jobs that are traced; a caller's own traceparent decides for its jobs"
+    )
+
+
 class Ray(_Section):
     """The Ray cluster that `skyreels serve` starts on one machine."""
 
@@ -178,6 +189,7 @@ class Config(_Section):
     delivery: Deliveries = Deliveries()
     scheduler: Scheduler = Scheduler()
     denoise: Denoise = Denoise()
+    tracing: Tracing = Tracing()
     ray: Ray = Ray()
     auth: Annotated[Literal["off", "keys"], BeforeValidator(_off)] = Field(
         default="off", description="off: whoever reaches the Api may use it, as one tenant"

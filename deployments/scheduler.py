@@ -35,12 +35,14 @@ from deployments.artifacts import ArtifactStore
 from deployments.hints import Ack, HintTable
 from deployments.nodes import find_misplaced
 from deployments.sweeper import Sweeper
-from deployments.telemetry import Laps, SchedulerMetrics, bound, logger
+from deployments.telemetry import Laps, SchedulerMetrics, StoreMetrics, bound, logger
+from deployments.tracing import TracedStore, Tracer, at_ns, now_ns
 
 KEEP_S = 1.0
 SWEEP_S = 5.0
 ORPHANS_S = 3600.0
 PLACEMENT_S = 15.0
+METRICS_S = 5.0
 LOOK_S = 2.0  # without news: what time alone has changed
 Action = Callable[[], Awaitable[None]]
 
@@ -63,7 +65,8 @@ class Scheduler:
         self._pools = config.pools
         self._misplaced: Mapping[str, str] = {}
         self._handles = handles
-        self._store = open_store(config.store_url)
+        self._tracer = Tracer(config.tracing, "Scheduler")
+        self._store = open_store(config.store_url, TracedStore(self._tracer, StoreMetrics()))
         await self._store.open()
         self._log = logger()
         artifacts = ArtifactStore.of(config)
@@ -71,11 +74,12 @@ class Scheduler:
         self._owner = f"scheduler-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._metrics = SchedulerMetrics()
         self._leadership: Leadership | None = None
+        self._state: ClusterState | None = None  # the last reading
         self._graphs = {name: model.graph for name, model in config.registry.models.items()}
         # Half of the object store: the rest is for values on their way.
         self._hints: HintTable[Any] = HintTable(limit_nbytes=config.ray.object_store_nbytes // 2)
         self._grace = Grace(self._timing.lease_ttl_s)
-        self._due = dict.fromkeys(("sweep", "orphans", "placement"), 0.0)
+        self._due = dict.fromkeys(("sweep", "orphans", "placement", "metrics"), 0.0)
         self._work = self._store.watch(Topic.WORK, poll_s=self._timing.poll_s)
         self._calls: set[asyncio.Task[None]] = set()
         keep_s = min(KEEP_S, self._timing.leader_ttl_s / 3)
@@ -100,6 +104,7 @@ class Scheduler:
         if self._leadership is not None:
             await self._store.resign(self._leadership)
         await self._store.close()
+        await asyncio.to_thread(self._tracer.close)
 
     async def _every(self, act: Action, wait: Action) -> None:
         while True:
@@ -129,6 +134,8 @@ class Scheduler:
         self._metrics.leading.set(float(self._leadership is not None))
         if self._leadership is None:
             self._hints.clear()
+            if led:
+                self._metrics.cluster.forget()
             return
         touched: Sequence[StageRef] = ()
         if self._grace.may_reap(time.monotonic()):
@@ -137,6 +144,7 @@ class Scheduler:
             )
         for ref in touched:
             self._log.warning("lease expired", extra=ref.named)
+            self._metrics.events.inc(tags={"event": "lease_expired"})
         if touched or not led:
             self._work.tell()
         await self._forget_ended()
@@ -146,12 +154,15 @@ class Scheduler:
             await self._sweeper.sweep_orphans()
         if self._is_due("placement", PLACEMENT_S):
             await self._look_at_placement()
+        if self._state is not None and self._is_due("metrics", METRICS_S):
+            self._metrics.cluster.tell(self._state, await self._store.count_jobs(), await self._store.backlog())
 
     async def _look_at_placement(self) -> None:
         """Says once what Ray would wait for in silence."""
         known, self._misplaced = self._misplaced, await find_misplaced(self._pools)
         for pool in self._misplaced.keys() - known.keys():
             self._log.error("%s", self._misplaced[pool], extra={"pool": pool})
+            self._metrics.events.inc(tags={"event": "misplaced"})
 
     def _is_due(self, action: str, period_s: float) -> bool:
         now = time.monotonic()
@@ -172,6 +183,7 @@ class Scheduler:
         laps = Laps()
         with laps.lap("plan"):
             state = await self._store.state(worker_ttl_s=self._timing.lease_ttl_s, limits=self._limits)
+            self._state = state
             refs = plan(state, limits=self._limits)
         if refs:
             await self._dispatch(leadership, state, refs, laps)
@@ -191,25 +203,42 @@ class Scheduler:
             task.add_done_callback(self._calls.discard)
         await asyncio.sleep(0)  # they are on their way before anything is counted
         for call in calls:
-            tags = {"stage": call.ref.stage}
+            tags, ready_at = {"stage": call.ref.stage}, ready[call.ref].ready_at
             self._metrics.dispatched.inc(tags=tags)
-            self._metrics.queue_seconds.observe((state.now - ready[call.ref].ready_at).total_seconds(), tags=tags)
+            self._metrics.queue_seconds.observe((state.now - ready_at).total_seconds(), tags=tags)
+            self._trace(call, "queue", at_ns(ready_at), None)
         self._metrics.boundary.observe(laps)
         told = {"calls": [str(call.ref) for call in calls], **laps.told()}
         self._log.info("dispatched", extra=told)
 
     async def _send(self, call: StageCall, stages: StageGraph) -> None:
         """One stage call; the answer is only an ack. A dead worker is reported at once instead of after its lease."""
-        with bound(**call.ref.named, epoch=call.epoch):
+        with bound(**call.named, epoch=call.epoch):
+            began_ns, lost = now_ns(), ""
             try:
                 ack: Ack = await self._handles[call.ref.stage].run.remote(encode(call), self._hints.of(call.ref))
                 self._note(call, stages, ack)
             except (RayError, RayServeException) as error:
                 self._log.warning("worker lost: %s", type(error).__name__)
                 self._metrics.lost.inc(tags={"stage": call.ref.stage})
+                self._metrics.events.inc(tags={"event": "call_lost"})
+                lost = "worker_lost"
                 await self._lose(call)
             finally:
                 self._work.tell()
+                self._trace(call, "call", began_ns, lost or None)
+
+    def _trace(self, call: StageCall, what: str, began_ns: int, error: str | None) -> None:
+        name, attributes = f"{what} {call.ref.stage}", {**call.ref.named, "epoch": call.epoch}
+        self._tracer.span(
+            call.trace,
+            f"{call.span}/{what}",
+            name,
+            began_ns,
+            parent=call.ref.job_id,
+            error=error,
+            attributes=attributes,
+        )
 
     def _note(self, call: StageCall, stages: StageGraph, ack: Ack) -> None:
         """Keeps the hints that the next stages may use, drops those that nobody will."""

@@ -10,6 +10,9 @@ import asyncio
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+
+from opentelemetry.trace import SpanKind
 
 from cluster.canonical import Draft, canonical, check, word
 from cluster.config import Config
@@ -20,19 +23,23 @@ from cluster.records import Delivery, Job, Media
 from cluster.registry import Model
 from cluster.store.base import JobStore
 from cluster.tenancy import Once
+from cluster.trace import Trace
 from components.errors import MediaError
 from components.media.image import probe
 from deployments.api.sources import Base64Source, DataUriSource, FileSource, Reference, UploadSource, UrlSource
 from deployments.artifacts import ArtifactStore, job_key, job_prefix
 from deployments.fetch import Fetcher, decode_base64, decode_data_uri
 from deployments.outbound import Outbound
-from deployments.telemetry import logger
+from deployments.telemetry import bound, logger
+from deployments.tracing import OFF, Tracer, caller, now_ns
 
 
 class Intake:
     """Turns checked drafts into jobs."""
 
-    def __init__(self, store: JobStore, artifacts: ArtifactStore, fetcher: Fetcher, config: Config) -> None:
+    def __init__(
+        self, store: JobStore, artifacts: ArtifactStore, fetcher: Fetcher, config: Config, tracer: Tracer = OFF
+    ) -> None:
         self._store = store
         self._artifacts = artifacts
         self._fetcher = fetcher
@@ -41,6 +48,8 @@ class Intake:
         self._tenants = config.limits
         self._prices = config.price_table
         self._keep_s = config.artifacts.keep_s
+        self._tracer = tracer
+        self._sample = config.tracing.sample if config.tracing.endpoint is not None else 0.0
 
     async def accept(
         self, model: Model, draft: Draft, references: Sequence[Reference], tenant: str, once: Once | None = None
@@ -53,6 +62,7 @@ class Intake:
             LimitExceeded: a limit of the tenant is reached; nothing was stored.
             Unavailable: the job store or the artifact store is not reachable.
         """
+        began_ns = now_ns()
         # Before any work: what was accepted once is not fetched again.
         if once is not None and (known := await self._store.replayed(tenant, once)) is not None:
             return known
@@ -68,7 +78,8 @@ class Intake:
             for reference, file, info in zip(references, files, infos, strict=True):
                 with _naming(reference.param):
                     media.append(await self._keep(job_id, len(media), file, info))
-            request = canonical(model, draft, tuple(media), ttl_s=self._keep_s)
+            trace = self._trace()
+            request = replace(canonical(model, draft, tuple(media), ttl_s=self._keep_s), trace=trace)
             job = await self._store.create_job(
                 job_id,
                 tenant,
@@ -80,11 +91,18 @@ class Intake:
             )
             accepted = job.id == job_id  # else another request with this key was quicker
             if accepted:
-                logger().info("accepted", extra={"job": job_id})
+                with bound(trace_id=trace.id):
+                    logger().info("accepted", extra={"job": job_id})
+                parent = job_id if trace.parent is None else None
+                self._tracer.span(trace, f"{job_id}/accept", "accept", began_ns, parent=parent, kind=SpanKind.SERVER)
             return job
         finally:
             if not accepted:
                 await self._artifacts.delete_tree(job_prefix(job_id))
+
+    def _trace(self) -> Trace:
+        """The caller's, or a new one."""
+        return caller.get() or Trace.new(sampled=secrets.SystemRandom().random() < self._sample)
 
     async def _check_receivers(self, delivery: Delivery) -> None:
         for field, url in (("webhook_url", delivery.webhook_url), ("upload_url", delivery.upload_url)):
