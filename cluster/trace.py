@@ -1,8 +1,8 @@
 """The name of a job's trace, and of the spans in it.
 
 A trace is named by W3C Trace Context (https://www.w3.org/TR/trace-context/): 16 bytes, 32 hex digits. A span's name is
-8 bytes, here derived from the trace and from what the span is of, so that every process can hang its spans under those of
-others without a word between them, and a span that is sent twice is the same span.
+8 bytes, here derived from the trace and from what the span is of, so that every process can hang its spans under
+those of others without a word between them, and a span that is sent twice is the same span.
 """
 
 from __future__ import annotations

@@ -81,17 +81,28 @@ OVERVIEW = Dashboard(
             ),
         ),
         Panel("Denoising steps", (Query("skyreels:steps:rate5m", "{{model}} {{resolution}}"),), "ops"),
-        Panel("Busy share of groups", (Query("skyreels:group_busy:ratio_rate5m", "{{deployment}} {{replica}}"),),
-              "percentunit"),
+        Panel(
+            "Busy share of groups",
+            (Query("skyreels:group_busy:ratio_rate5m", "{{deployment}} {{replica}}"),),
+            "percentunit",
+        ),
         Panel("Who leads", (Query("sum(ray_skyreels_scheduler_leading)", "Schedulers that lead"),)),
-        Panel("Status of the application", (Query('min(ray_serve_application_status{application="skyreels"})', "6 = runs"),)),
-        Panel("RayService ready",
-              (Query('max by (name) (kuberay_service_condition_ready{condition="true"})', "{{name}}"),),
-              needs="kubernetes"),
-        Panel("Nodes that are pending",
-              (Query("sum by (NodeType) (ray_cluster_pending_nodes)", "{{NodeType}}"),), needs="kubernetes"),
+        Panel(
+            "Status of the application",
+            (Query('min(ray_serve_application_status{application="skyreels"})', "6 = runs"),),
+        ),
+        Panel(
+            "RayService ready",
+            (Query('max by (name) (kuberay_service_condition_ready{condition="true"})', "{{name}}"),),
+            needs="kubernetes",
+        ),
+        Panel(
+            "Nodes that are pending",
+            (Query("sum by (NodeType) (ray_cluster_pending_nodes)", "{{NodeType}}"),),
+            needs="kubernetes",
+        ),
     ),
-)  # fmt: skip
+)
 
 STAGES = Dashboard(
     "skyreels-stages",
@@ -115,23 +126,42 @@ STAGES = Dashboard(
             ),
         ),
         Panel("Work that is in no snapshot", (_level("skyreels_snapshot_age_seconds", "deployment"),), "s"),
-        Panel("Rebuilds and watchdog",
-              (_rate("skyreels_group_rebuilds_total", "reason"), _rate("skyreels_watchdog_events_total", "event")), "ops",
-              rare=True),
+        Panel(
+            "Rebuilds and watchdog",
+            (_rate("skyreels_group_rebuilds_total", "reason"), _rate("skyreels_watchdog_events_total", "event")),
+            "ops",
+            rare=True,
+        ),
         Panel("Stages that were repeated", (_rate("skyreels_retries_total", "stage, reason"),), "ops", rare=True),
-        Panel("Calls that failed or were lost",
-              (_rate("skyreels_stage_failures_total", "stage, code"), _rate("skyreels_lost_total", "stage")), "ops",
-              rare=True),
-        Panel("Time until weights are loaded",
-              (Query("sum by (pool, cause) (ray_skyreels_model_load_seconds_sum)"
-                     " / sum by (pool, cause) (ray_skyreels_model_load_seconds_count)", "{{pool}} {{cause}}"),), "s"),
+        Panel(
+            "Calls that failed or were lost",
+            (_rate("skyreels_stage_failures_total", "stage, code"), _rate("skyreels_lost_total", "stage")),
+            "ops",
+            rare=True,
+        ),
+        Panel(
+            "Time until weights are loaded",
+            (
+                Query(
+                    "sum by (pool, cause) (ray_skyreels_model_load_seconds_sum)"
+                    " / sum by (pool, cause) (ray_skyreels_model_load_seconds_count)",
+                    "{{pool}} {{cause}}",
+                ),
+            ),
+            "s",
+        ),
         Panel("Job store", _quantiles("skyreels_store_seconds", "operation", 0.5, 0.99), "s"),
         Panel("Job store: no answer", (_rate("skyreels_store_outages_total", "operation"),), "ops", rare=True),
         Panel("Replicas that scaling asks for", (_level("skyreels_autoscale_replicas", "pool"),), rare=True),
         Panel("Work that scaling sees", (_level("skyreels_autoscale_backlog_seconds", "pool"),), "s", rare=True),
-        Panel("Scaling decisions", (_rate("skyreels_autoscale_decisions_total", "pool, direction, why"),), "ops", rare=True),
+        Panel(
+            "Scaling decisions",
+            (_rate("skyreels_autoscale_decisions_total", "pool, direction, why"),),
+            "ops",
+            rare=True,
+        ),
     ),
-)  # fmt: skip
+)
 
 JOBS = Dashboard(
     "skyreels-jobs",
@@ -149,43 +179,91 @@ JOBS = Dashboard(
         Panel("Time of a delivery", _quantiles("skyreels_delivery_seconds", "kind", 0.5, 0.95), "s", rare=True),
         Panel("Deliveries not made", (_level("skyreels_deliveries", "kind, state"),)),
         Panel("Oldest due delivery", (Query("max(ray_skyreels_delivery_oldest_due_seconds)", "waits"),), "s"),
-        Panel("HTTP requests", (Query(f"sum by (method) (rate(ray_serve_num_http_requests_total[{RATE}]))", "{{method}}"),),
-              "ops"),
-        Panel("HTTP latency",
-              (Query("histogram_quantile(0.95, sum by (le, method) "
-                     f"(rate(ray_serve_http_request_latency_ms_bucket[{RATE}])))", "p95 {{method}}"),), "ms"),
+        Panel(
+            "HTTP requests",
+            (Query(f"sum by (method) (rate(ray_serve_num_http_requests_total[{RATE}]))", "{{method}}"),),
+            "ops",
+        ),
+        Panel(
+            "HTTP latency",
+            (
+                Query(
+                    "histogram_quantile(0.95, sum by (le, method) "
+                    f"(rate(ray_serve_http_request_latency_ms_bucket[{RATE}])))",
+                    "p95 {{method}}",
+                ),
+            ),
+            "ms",
+        ),
     ),
-)  # fmt: skip
+)
 
 GPU = Dashboard(
     "skyreels-gpu",
     "SkyReels / GPU and nodes",
     (
-        Panel("GPU utilisation", (Query("max by (ip, GpuIndex) (ray_node_gpus_utilization)", "{{ip}} {{GpuIndex}}"),),
-              "percent", needs="gpu"),
-        Panel("GPU memory",
-              (Query("max by (ip, GpuIndex) (ray_node_gram_used / (ray_node_gram_used + ray_node_gram_available))",
-                     "{{ip}} {{GpuIndex}}"),), "percentunit", needs="gpu"),
-        Panel("GPU power", (Query("max by (Hostname, gpu) (DCGM_FI_DEV_POWER_USAGE)", "{{Hostname}} {{gpu}}"),), "watt",
-              needs="gpu"),
-        Panel("GPU temperature", (Query("max by (Hostname, gpu) (DCGM_FI_DEV_GPU_TEMP)", "{{Hostname}} {{gpu}}"),),
-              "celsius", needs="gpu"),
-        Panel("Last XID", (Query("max by (Hostname, gpu) (DCGM_FI_DEV_XID_ERRORS)", "{{Hostname}} {{gpu}}"),),
-              needs="gpu"),
-        Panel("Row remaps that failed",
-              (Query("max by (Hostname, gpu) (DCGM_FI_DEV_ROW_REMAP_FAILURE)", "{{Hostname}} {{gpu}}"),), needs="gpu"),
+        Panel(
+            "GPU utilisation",
+            (Query("max by (ip, GpuIndex) (ray_node_gpus_utilization)", "{{ip}} {{GpuIndex}}"),),
+            "percent",
+            needs="gpu",
+        ),
+        Panel(
+            "GPU memory",
+            (
+                Query(
+                    "max by (ip, GpuIndex) (ray_node_gram_used / (ray_node_gram_used + ray_node_gram_available))",
+                    "{{ip}} {{GpuIndex}}",
+                ),
+            ),
+            "percentunit",
+            needs="gpu",
+        ),
+        Panel(
+            "GPU power",
+            (Query("max by (Hostname, gpu) (DCGM_FI_DEV_POWER_USAGE)", "{{Hostname}} {{gpu}}"),),
+            "watt",
+            needs="gpu",
+        ),
+        Panel(
+            "GPU temperature",
+            (Query("max by (Hostname, gpu) (DCGM_FI_DEV_GPU_TEMP)", "{{Hostname}} {{gpu}}"),),
+            "celsius",
+            needs="gpu",
+        ),
+        Panel(
+            "Last XID", (Query("max by (Hostname, gpu) (DCGM_FI_DEV_XID_ERRORS)", "{{Hostname}} {{gpu}}"),), needs="gpu"
+        ),
+        Panel(
+            "Row remaps that failed",
+            (Query("max by (Hostname, gpu) (DCGM_FI_DEV_ROW_REMAP_FAILURE)", "{{Hostname}} {{gpu}}"),),
+            needs="gpu",
+        ),
         Panel("Busy time of groups", (_rate("skyreels_group_busy_seconds_total", "deployment"),), "s"),
-        Panel("Memory of nodes", (Query("max by (ip) (ray_node_mem_used / ray_node_mem_total)", "{{ip}}"),), "percentunit"),
+        Panel(
+            "Memory of nodes", (Query("max by (ip) (ray_node_mem_used / ray_node_mem_total)", "{{ip}}"),), "percentunit"
+        ),
         Panel("CPU of nodes", (Query("max by (ip) (ray_node_cpu_utilization)", "{{ip}}"),), "percent"),
-        Panel("Object store", (Query("max by (NodeAddress) (ray_object_store_used_memory)", "{{NodeAddress}}"),), "bytes"),
-        Panel("Spilled to disk",
-              (Query('max by (NodeAddress) (ray_spill_manager_objects_bytes{State="Spilled"})', "{{NodeAddress}}"),),
-              "bytes"),
+        Panel(
+            "Object store", (Query("max by (NodeAddress) (ray_object_store_used_memory)", "{{NodeAddress}}"),), "bytes"
+        ),
+        Panel(
+            "Spilled to disk",
+            (Query('max by (NodeAddress) (ray_spill_manager_objects_bytes{State="Spilled"})', "{{NodeAddress}}"),),
+            "bytes",
+        ),
         Panel("Placement groups", (Query("sum by (State) (ray_placement_groups)", "{{State}}"),)),
-        Panel("Weights missing on nodes",
-              (Query('sum by (daemonset) (kube_daemonset_status_number_unavailable{daemonset=~".*model-cache"})',
-                     "{{daemonset}}"),), needs="kubernetes"),
+        Panel(
+            "Weights missing on nodes",
+            (
+                Query(
+                    'sum by (daemonset) (kube_daemonset_status_number_unavailable{daemonset=~".*model-cache"})',
+                    "{{daemonset}}",
+                ),
+            ),
+            needs="kubernetes",
+        ),
     ),
-)  # fmt: skip
+)
 
 DASHBOARDS: Sequence[Dashboard] = (OVERVIEW, STAGES, JOBS, GPU)

@@ -81,7 +81,7 @@ def unit_test(alert: Alert) -> dict[str, Any]:
 
     return {
         "rule_files": ["../recording.yaml", "../alerts.yaml"],
-        "evaluation_interval": "1m",
+        "evaluation_interval": "5m",
         "tests": [judged(alert.fires, [told]), judged(alert.quiet, [])],
     }
 
