@@ -91,10 +91,12 @@ def collecting() -> Iterator[Collector]:
     collector.port = server.server_port
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield collector
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield collector
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @dataclass(frozen=True)
