@@ -19,6 +19,7 @@ class ClusterMetrics:
     def __init__(self) -> None:
         names = ("skyreels_stage_ready", "skyreels_stage_busy", "skyreels_stage_slots", "skyreels_queue_oldest_seconds")
         self._ready, self._busy, self._slots, self._oldest = map(instruments.Levels, names)
+        self._telling = False
         self._jobs = instruments.Levels("skyreels_jobs")
         self._tenant_ready = instruments.Levels("skyreels_tenant_ready")
         self._tenant_load = instruments.Levels("skyreels_tenant_device_seconds")
@@ -27,6 +28,7 @@ class ClusterMetrics:
 
     def tell(self, state: ClusterState, jobs: Mapping[JobState, int], backlog: Backlog) -> None:
         """One reading of the store."""
+        self._telling = True
         slots: Counter[str] = Counter()
         for worker in state.workers:
             slots.update(worker.slots)
@@ -46,7 +48,10 @@ class ClusterMetrics:
         self._oldest_due.set(backlog.oldest_due_s)
 
     def forget(self) -> None:
-        """Somebody else tells."""
+        """Somebody else tells, if this one has told anything."""
+        if not self._telling:
+            return
+        self._telling = False
         for levels in (self._slots, self._ready, self._busy, self._oldest, self._jobs):
             levels.set({})
         for levels in (self._tenant_ready, self._tenant_load, self._deliveries):

@@ -134,8 +134,7 @@ class Scheduler:
         self._metrics.leading.set(float(self._leadership is not None))
         if self._leadership is None:
             self._hints.clear()
-            if led:
-                self._metrics.cluster.forget()
+            self._metrics.cluster.forget()
             return
         touched: Sequence[StageRef] = ()
         if self._grace.may_reap(time.monotonic()):
