@@ -74,7 +74,6 @@ class Scheduler:
         self._owner = f"scheduler-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._metrics = SchedulerMetrics()
         self._leadership: Leadership | None = None
-        self._state: ClusterState | None = None  # the last reading
         self._graphs = {name: model.graph for name, model in config.registry.models.items()}
         # Half of the object store: the rest is for values on their way.
         self._hints: HintTable[Any] = HintTable(limit_nbytes=config.ray.object_store_nbytes // 2)
@@ -153,8 +152,9 @@ class Scheduler:
             await self._sweeper.sweep_orphans()
         if self._is_due("placement", PLACEMENT_S):
             await self._look_at_placement()
-        if self._state is not None and self._is_due("metrics", METRICS_S):
-            self._metrics.cluster.tell(self._state, await self._store.count_jobs(), await self._store.backlog())
+        if self._is_due("metrics", METRICS_S):
+            state = await self._store.state(worker_ttl_s=self._timing.lease_ttl_s)
+            self._metrics.cluster.tell(state, await self._store.count_jobs(), await self._store.backlog())
 
     async def _look_at_placement(self) -> None:
         """Says once what Ray would wait for in silence."""
@@ -182,7 +182,6 @@ class Scheduler:
         laps = Laps()
         with laps.lap("plan"):
             state = await self._store.state(worker_ttl_s=self._timing.lease_ttl_s, limits=self._limits)
-            self._state = state
             refs = plan(state, limits=self._limits)
         if refs:
             await self._dispatch(leadership, state, refs, laps)
@@ -207,7 +206,8 @@ class Scheduler:
             self._metrics.queue_seconds.observe((state.now - ready_at).total_seconds(), tags=tags)
             self._trace(call, "queue", at_ns(ready_at), None)
         self._metrics.boundary.observe(laps)
-        told = {"calls": [str(call.ref) for call in calls], **laps.told()}
+        traces = sorted({call.trace.id for call in calls if call.trace is not None})
+        told = {"calls": [str(call.ref) for call in calls], "trace_ids": traces, **laps.told()}
         self._log.info("dispatched", extra=told)
 
     async def _send(self, call: StageCall, stages: StageGraph) -> None:

@@ -23,7 +23,7 @@ from tests.integration.conftest import HASTE, laptop
 from tests.integration.system import DATA, System, until
 from tests.integration.watching import Collector, Prometheus, Span, collecting, scraping
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 CHART = Path(__file__).parents[2] / "helm/skyreels"
 BALL = "data:image/png;base64," + base64.b64encode((DATA / "ball.png").read_bytes()).decode()
@@ -236,7 +236,7 @@ def test_every_query_of_the_dashboards_and_every_rule_returns_data(watched: Watc
 
 
 def test_top_shows_it_all(watched: Watched) -> None:
-    args = ["top", "--metrics", watched.system.metrics_url, "--seconds", "0"]
+    args = ["top", "--metrics", watched.system.metrics_url, "--seconds", "0.5", "--every", "0.3"]
     shown = CliRunner().invoke(app, args)
     assert shown.exit_code == 0, shown.output
     for word in ("denoise", "text", "Denoiser", "skyreels-v3-r2v", "64P", "done"):

@@ -4,7 +4,8 @@ Not a test: nothing here is asserted. `python -m tests.perf.watching [--jobs 60]
 
 A job is the denoising of the tiny checkpoint by a real controller and rank, with everything that all processes together
 count and send for one job done beside it on the same thread, although they are several processes. So the ratio is that
-of the worst case: the smallest model, and no other core to hide on. Spans go to a collector on the same machine.
+of the worst case: the smallest model, and no other core to hide on. Spans go to a collector in a process of its own.
+Both clocks are told: wall time, and CPU time of all threads, which holds still on a machine that others use too.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import multiprocessing
 import platform
 import random
 import statistics
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import cast
 
@@ -42,6 +45,7 @@ MODEL = "skyreels-v3-r2v"
 # Transactions of one job on the laptop profile: its creation, dispatches, claims, ends, the Scheduler's readings.
 TRANSACTIONS: dict[Kind, int] = {"write": 8, "light_write": 10, "read": 25}
 WARM_UP = 5
+Clocks = tuple[float, float]
 
 
 class Processes:
@@ -77,8 +81,16 @@ class Processes:
         self._store.committed([ended])
 
 
-async def measure(folder: Path, jobs: int, endpoint: str) -> tuple[list[float], list[float]]:
-    """Seconds of each job, without and with."""
+def collect(pipe: Connection) -> None:
+    """A collector that tells its address, and how many spans it got when it is asked to end."""
+    with collecting() as collector:
+        pipe.send(collector.endpoint)
+        pipe.recv()
+        pipe.send(len(collector.spans))
+
+
+async def measure(folder: Path, jobs: int, endpoint: str) -> tuple[list[Clocks], list[Clocks]]:
+    """Wall and CPU seconds of each job, without and with."""
     write_r2v(folder / "tiny")
     works = Works(config(folder / "tiny", folder))
     controllers = []
@@ -87,17 +99,17 @@ async def measure(folder: Path, jobs: int, endpoint: str) -> tuple[list[float], 
         controllers.append(Controller(ranks, works.config, residents=2, metrics=metrics, log=LOG))
         await controllers[-1].start()
     processes = Processes(endpoint)
-    spent: tuple[list[float], list[float]] = ([], [])
+    spent: tuple[list[Clocks], list[Clocks]] = ([], [])
     dice = random.Random(1)
     for number in range(jobs + WARM_UP):
         for watched in dice.sample((0, 1), 2):
             call = await works.call(f"job-{number}-{watched}")
-            began = time.perf_counter()
+            began = time.perf_counter(), time.process_time()
             await controllers[watched].run(call)
             if watched:
                 processes.job(f"job-{number}")
             if number >= WARM_UP:
-                spent[watched].append(time.perf_counter() - began)
+                spent[watched].append((time.perf_counter() - began[0], time.process_time() - began[1]))
     for controller in controllers:
         await controller.close()
     processes.tracer.close()
@@ -109,23 +121,25 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=60)
     jobs = parser.parse_args().jobs
     logging.disable(logging.WARNING)
-    with tempfile.TemporaryDirectory() as name, collecting() as collector:
+    context = multiprocessing.get_context("spawn")
+    pipe, theirs = context.Pipe()
+    collector = context.Process(target=collect, args=(theirs,))
+    collector.start()
+    endpoint = pipe.recv()
+    with tempfile.TemporaryDirectory() as name:
         ray.init(num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
-        without, watched = asyncio.run(measure(Path(name), jobs, collector.endpoint))
+        without, watched = asyncio.run(measure(Path(name), jobs, endpoint))
         ray.shutdown()
-        ratios = np.array(watched) / np.array(without)
+    pipe.send("end")
+    print(f"{platform.node()} {datetime.now(UTC):%Y-%m-%d} · {jobs} jobs · {pipe.recv()} spans")  # noqa: T201
+    collector.join()
+    for clock, name in enumerate(("wall", "CPU")):
+        ratios = np.array([one[clock] for one in watched]) / np.array([one[clock] for one in without])
         draws = np.median(np.random.default_rng(1).choice(ratios, (2000, len(ratios))), axis=1)
         low, high = np.percentile(draws, [2.5, 97.5])
-        print(  # noqa: T201 (the point of it)
-            f"{platform.node()} {datetime.now(UTC):%Y-%m-%d} jobs {jobs} spans {len(collector.spans)}\n"
-            f"without {statistics.median(without) * 1e3:.1f} ms, with {statistics.median(watched) * 1e3:.1f} ms, "
-            f"ratio {np.median(ratios):.4f} [{low:.4f}, {high:.4f}]"
-        )
-        alone = Processes(collector.endpoint)
-        began = time.perf_counter()
-        for number in range(200):
-            alone.job(str(number))
-        print(f"counting and sending alone: {(time.perf_counter() - began) * 5:.3f} ms a job")  # noqa: T201
+        a, b = (statistics.median(one[clock] for one in spent) * 1e3 for spent in (without, watched))
+        ratio = f"{np.median(ratios):.4f} [{low:.4f}, {high:.4f}]"
+        print(f"{name}: {a:.1f} ms without, {b:.1f} ms with, ratio {ratio}")  # noqa: T201
 
 
 if __name__ == "__main__":
