@@ -7,8 +7,8 @@ STAMP := $(VENV)/.installed
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve smoke test test-unit test-integration check fmt bench bench-api boundary fuzz soak stress \
-	chaos chart clean
+.PHONY: help install serve smoke test test-unit test-integration check fmt bench bench-api bench-watching boundary fuzz \
+	soak stress chaos chart monitoring clean
 
 help: ## Shows this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 20
@@ -50,6 +50,11 @@ fmt: install ## Formats and fixes what can be fixed.
 
 chart: install ## Makes the generated files of helm/skyreels again.
 	$(BIN)/python -m cluster.chart
+monitoring: install ## Writes rules, alerts, runbooks and dashboards from the registry of metrics.
+	$(BIN)/python -m cluster.monitoring helm/skyreels
+
+bench-watching: install ## What metrics and spans cost, beside the same work without them.
+	$(BIN)/python -m tests.perf.watching
 
 bench: install ## Makes the tables of BENCHMARKS.md again (minutes).
 	$(BIN)/python -m tests.perf.bench --install

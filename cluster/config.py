@@ -164,6 +164,17 @@ class Autoscale(_Section):
     period_s: Positive = Field(default=1.0, description="between two readings of the job store")
 
 
+class Tracing(_Section):
+    """Spans of jobs by OTLP over HTTP. A collector's secret headers stand in OTEL_EXPORTER_OTLP_HEADERS."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] | None = Field(
+        default=None, description="where a collector takes traces, as http://collector:4318/v1/traces; unset: no spans"
+    )
+    sample: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=1.0, description="share of the jobs that are traced; a caller's own traceparent decides for its jobs"
+    )
+
+
 class Ray(_Section):
     """The Ray cluster that `skyreels serve` starts on one machine."""
 
@@ -191,6 +202,7 @@ class Config(_Section):
     scheduler: Scheduler = Scheduler()
     denoise: Denoise = Denoise()
     autoscale: Autoscale = Autoscale()
+    tracing: Tracing = Tracing()
     ray: Ray = Ray()
     kubernetes: Installation = Field(default=Installation(), description="the chart's values beside the Serve config")
     auth: Annotated[Literal["off", "keys"], BeforeValidator(_off)] = Field(

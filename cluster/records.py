@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter
 
 from cluster.errors import Conflict
+from cluster.trace import Trace
 
 R = TypeVar("R")
 
@@ -150,6 +151,7 @@ class Request:
     deadline_s: float | None = None
     output: Output = field(default_factory=Output)
     delivery: Delivery = field(default_factory=Delivery)
+    trace: Trace | None = None
 
     def seed_of(self, result: int) -> int:
         """The seed of one of the `n` results: `seed` and what follows it, around 2^32."""
@@ -271,6 +273,17 @@ class StageCall:
 
     ref: StageRef
     epoch: int
+    trace: Trace | None = None  # of its job
+
+    @property
+    def span(self) -> str:
+        """What its span is of; see `Trace.span_id`."""
+        return f"{self.ref}@{self.epoch}"
+
+    @property
+    def named(self) -> dict[str, str | int]:
+        """As fields of a log line."""
+        return self.ref.named | ({} if self.trace is None else {"trace_id": self.trace.id})
 
 
 @dataclass(frozen=True, slots=True)

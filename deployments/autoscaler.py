@@ -21,7 +21,8 @@ from cluster.errors import SkyreelsError
 from cluster.policy.autoscale import Decision, PoolSize, StageLoad, autoscale
 from cluster.store import open_store
 from cluster.store.base import JobStore, Workload
-from deployments.telemetry import AutoscaleMetrics, logger
+from deployments.cluster_metrics import AutoscaleMetrics
+from deployments.telemetry import logger
 
 STALE_PERIODS = 10  # a reading this old decides nothing any more
 _Targets = tuple[dict[Any, int], dict[Any, dict[str, Any]]]

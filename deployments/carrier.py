@@ -10,9 +10,12 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
+
+from opentelemetry.trace import SpanKind
 
 from cluster.config import Deliveries
 from cluster.deliveries import Outcome, Parcel, ParcelKind, ParcelState
@@ -25,6 +28,7 @@ from deployments.api.files import pieces
 from deployments.artifacts import ArtifactStore
 from deployments.outbound import Answer, Content, Outbound, SendError
 from deployments.telemetry import bound
+from deployments.tracing import OFF, Tracer, now_ns
 from deployments.webhooks import Render, body, signed
 
 PURGE_S = 60.0
@@ -44,6 +48,7 @@ class Carrier:
         settings: Deliveries,
         log: logging.Logger,
         told: Told,
+        tracer: Tracer = OFF,
     ) -> None:
         self._store = store
         self._artifacts = artifacts
@@ -52,6 +57,7 @@ class Carrier:
         self._settings = settings
         self._log = log
         self._told = told
+        self._tracer = tracer
         self._dice = secrets.SystemRandom()
         self._receivers = Receivers(concurrency=settings.concurrency, per_host=settings.per_host)
         self._sends: dict[asyncio.Task[None], Parcel] = {}
@@ -168,7 +174,8 @@ class Carrier:
             raise NotFound("The job was deleted.")
         data = body(self._renders, *subject, parcel.result)
         headers = signed(parcel.id, data, await self._store.webhook_secrets(parcel.tenant_id), datetime.now(UTC))
-        return await self._outbound.send("POST", parcel.url, data, headers, timeout_s=self._settings.timeout_s)
+        with self._span(parcel, subject[0]):
+            return await self._outbound.send("POST", parcel.url, data, headers, timeout_s=self._settings.timeout_s)
 
     async def _put(self, parcel: Parcel) -> Answer:
         subject = await self._store.parcel_subject(parcel)
@@ -180,9 +187,32 @@ class Carrier:
             stored = await self._artifacts.open_input(file.uri)
             content = Content(pieces(stored, 0, file.nbytes, file.sha256), file.nbytes)
             timeout_s = self._settings.upload_timeout_s
-            return await self._outbound.send("PUT", parcel.url, content, headers, timeout_s=timeout_s)
+            with self._span(parcel, subject[0]):
+                return await self._outbound.send("PUT", parcel.url, content, headers, timeout_s=timeout_s)
         except (Damaged, Unavailable) as error:
             raise SendError("was not sent: the file cannot be read now") from error
+
+    @contextmanager
+    def _span(self, parcel: Parcel, job: Job) -> Iterator[None]:
+        """One attempt's, under its job's."""
+        began_ns, error = now_ns(), None
+        try:
+            yield
+        except SendError as raised:
+            error = str(raised)
+            raise
+        finally:
+            kind = parcel.kind.value
+            self._tracer.span(
+                job.request.trace,
+                f"{parcel.id}/{parcel.epoch}",
+                f"send {kind}",
+                began_ns,
+                parent=parcel.job_id,
+                error=error,
+                kind=SpanKind.CLIENT,
+                attributes={"job": parcel.job_id, "delivery": parcel.id, "attempt": parcel.attempts},
+            )
 
     def _judge(self, parcel: Parcel, answer: Answer) -> Outcome:
         status = answer.status

@@ -5,6 +5,8 @@ Any number may run; the store's claims share the work.
 
 from __future__ import annotations
 
+import asyncio
+
 from cluster.config import Config
 from cluster.deliveries import Outcome, Parcel
 from cluster.records import Dialect
@@ -14,7 +16,8 @@ from deployments.api.renderers import renderers
 from deployments.artifacts import ArtifactStore
 from deployments.carrier import Carrier
 from deployments.outbound import Outbound
-from deployments.telemetry import CourierMetrics, logger
+from deployments.telemetry import CourierMetrics, StoreMetrics, logger
+from deployments.tracing import TracedStore, Tracer
 from deployments.webhooks import openai
 
 
@@ -23,12 +26,15 @@ class Courier:
 
     async def __init__(self, config: Config) -> None:  # type: ignore[misc] # Serve awaits it
         self._metrics = CourierMetrics()
-        self._store = open_store(config.store_url)
+        self._tracer = Tracer(config.tracing, "Courier")
+        self._store = open_store(config.store_url, TracedStore(self._tracer, StoreMetrics()))
         await self._store.open()
         artifacts = ArtifactStore.of(config)
         outbound = Outbound(config.media.allow_hosts)
         renders = {Dialect.OPENAI: openai, **renderers(Links(config.url))}
-        self._carrier = Carrier(self._store, artifacts, outbound, renders, config.delivery, logger(), self._count)
+        self._carrier = Carrier(
+            self._store, artifacts, outbound, renders, config.delivery, logger(), self._count, self._tracer
+        )
         self._carrier.start()
 
     async def wake(self) -> None:
@@ -43,6 +49,7 @@ class Courier:
     async def __del__(self) -> None:
         await self._carrier.close()
         await self._store.close()
+        await asyncio.to_thread(self._tracer.close)
 
     def _count(self, parcel: Parcel, outcome: Outcome, seconds: float) -> None:
         kind = {"kind": parcel.kind.value}

@@ -19,7 +19,7 @@ import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import datetime
 from typing import Any, Protocol, cast
 
 from ray.exceptions import RayError
@@ -38,13 +38,15 @@ from deployments.artifacts import ArtifactStore
 from deployments.hints import Ack, HintTable
 from deployments.nodes import find_misplaced
 from deployments.sweeper import Sweeper
-from deployments.telemetry import Laps, SchedulerMetrics, bound, logger
+from deployments.telemetry import Laps, SchedulerMetrics, StoreMetrics, bound, logger
+from deployments.tracing import TracedStore, Tracer, at_ns, now_ns
 
 KEEP_S = 1.0
 SWEEP_S = 5.0
 ORPHANS_S = 3600.0
 PLACEMENT_S = 15.0
 COUNT_AFTER_S = 0.02
+METRICS_S = 5.0
 LOOK_S = 2.0  # without news: what time alone has changed
 Action = Callable[[], Awaitable[None]]
 
@@ -67,7 +69,8 @@ class Scheduler:
         self._pools = config.pools
         self._misplaced: Mapping[str, str] = {}
         self._handles = handles
-        self._store = open_store(config.store_url)
+        self._tracer = Tracer(config.tracing, "Scheduler")
+        self._store = open_store(config.store_url, TracedStore(self._tracer, StoreMetrics()))
         await self._store.open()
         self._log = logger()
         artifacts = ArtifactStore.of(config)
@@ -80,7 +83,7 @@ class Scheduler:
         # Half of the object store: the rest is for values on their way.
         self._hints: HintTable[Any] = HintTable(limit_nbytes=config.ray.object_store_nbytes // 2)
         self._grace = Grace(self._timing.lease_ttl_s)
-        self._due = dict.fromkeys(("sweep", "orphans", "placement"), 0.0)
+        self._due = dict.fromkeys(("sweep", "orphans", "placement", "metrics"), 0.0)
         self._work = self._store.watch(Topic.WORK, poll_s=self._timing.poll_s)
         self._turns: Mapping[str, asyncio.Lock] = {stage: asyncio.Lock() for stage in handles}
         self._calls: set[asyncio.Task[None]] = set()
@@ -115,6 +118,7 @@ class Scheduler:
         if self._leadership is not None:
             await self._store.resign(self._leadership)
         await self._store.close()
+        await asyncio.to_thread(self._tracer.close)
 
     async def _every(self, act: Action, wait: Action) -> None:
         while True:
@@ -144,6 +148,7 @@ class Scheduler:
         self._metrics.leading.set(float(self._leadership is not None))
         if self._leadership is None:
             self._hints.clear()
+            self._metrics.cluster.forget()
             return
         touched: Sequence[StageRef] = ()
         if self._grace.may_reap(time.monotonic()):
@@ -152,6 +157,7 @@ class Scheduler:
             )
         for ref in touched:
             self._log.warning("lease expired", extra=ref.named)
+            self._metrics.events.inc(tags={"event": "lease_expired"})
         if touched or not led:
             self._work.tell()
         await self._forget_ended()
@@ -161,12 +167,16 @@ class Scheduler:
             await self._sweeper.sweep_orphans()
         if self._is_due("placement", PLACEMENT_S):
             await self._look_at_placement()
+        if self._is_due("metrics", METRICS_S):
+            state = await self._store.state(worker_ttl_s=self._timing.lease_ttl_s)
+            self._metrics.cluster.tell(state, await self._store.count_jobs(), await self._store.backlog())
 
     async def _look_at_placement(self) -> None:
         """Says once what Ray would wait for in silence."""
         known, self._misplaced = self._misplaced, await find_misplaced(self._pools)
         for pool in self._misplaced.keys() - known.keys():
             self._log.error("%s", self._misplaced[pool], extra={"pool": pool})
+            self._metrics.events.inc(tags={"event": "misplaced"})
 
     def _is_due(self, action: str, period_s: float) -> bool:
         now = time.monotonic()
@@ -206,30 +216,49 @@ class Scheduler:
             task = asyncio.create_task(sending)
             self._calls.add(task)
             task.add_done_callback(self._calls.discard)
-        waited = {call.ref: state.now - ready[call.ref].ready_at for call in calls}
-        asyncio.get_running_loop().call_later(COUNT_AFTER_S, self._count, waited, laps)
+        counted = [(call, ready[call.ref].ready_at) for call in calls]
+        asyncio.get_running_loop().call_later(COUNT_AFTER_S, self._count, counted, state.now, now_ns(), laps)
 
-    def _count(self, waited: Mapping[StageRef, timedelta], laps: Laps) -> None:
+    def _count(self, calls: Sequence[tuple[StageCall, datetime]], now: datetime, sent_ns: int, laps: Laps) -> None:
         """A moment after the calls: Serve sends them from another thread, which would wait for this one."""
-        for ref, time_ready in waited.items():
-            tags = {"stage": ref.stage}
+        for call, ready_at in calls:
+            tags = {"stage": call.ref.stage}
             self._metrics.dispatched.inc(tags=tags)
-            self._metrics.queue_seconds.observe(time_ready.total_seconds(), tags=tags)
+            self._metrics.queue_seconds.observe((now - ready_at).total_seconds(), tags=tags)
+            self._trace(call, "queue", at_ns(ready_at), None, ended_ns=sent_ns)
         self._metrics.boundary.observe(laps)
-        told = {"calls": [str(ref) for ref in waited], **laps.told()}
+        traces = sorted({call.trace.id for call, _ in calls if call.trace is not None})
+        told = {"calls": [str(call.ref) for call, _ in calls], "trace_ids": traces, **laps.told()}
         self._log.info("dispatched", extra=told)
 
     async def _send(self, call: StageCall, stages: StageGraph, *, spread: bool) -> None:
         """One stage call; the answer is only an ack. A dead worker is reported at once instead of after its lease."""
-        with bound(**call.ref.named, epoch=call.epoch):
+        with bound(**call.named, epoch=call.epoch):
+            began_ns, lost = now_ns(), ""
             try:
                 self._note(call, stages, await self._call(call, spread=spread))
             except (RayError, RayServeException) as error:
                 self._log.warning("worker lost: %s", type(error).__name__)
                 self._metrics.lost.inc(tags={"stage": call.ref.stage})
+                self._metrics.events.inc(tags={"event": "call_lost"})
+                lost = "worker_lost"
                 await self._lose(call)
             finally:
                 self._work.tell()
+                self._trace(call, "call", began_ns, lost or None)
+
+    def _trace(self, call: StageCall, what: str, began_ns: int, error: str | None, ended_ns: int | None = None) -> None:
+        name, attributes = f"{what} {call.ref.stage}", {**call.ref.named, "epoch": call.epoch}
+        self._tracer.span(
+            call.trace,
+            f"{call.span}/{what}",
+            name,
+            began_ns,
+            parent=call.ref.job_id,
+            ended_ns=ended_ns,
+            error=error,
+            attributes=attributes,
+        )
 
     async def _call(self, call: StageCall, *, spread: bool) -> Ack:
         """Sends it to the replica that Serve chooses. Where there are several (`spread`), one call after the other

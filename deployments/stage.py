@@ -11,10 +11,12 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from opentelemetry.trace import SpanKind
+
 from cluster.config import Config
 from cluster.errors import StageError, StaleEpoch, Unavailable
 from cluster.pools import DENOISE, Pool
-from cluster.records import Failure, StageCall, Verdict, Worker, decode
+from cluster.records import Failure, StageCall, StageWork, Verdict, Worker, decode
 from cluster.serve_config import HEALTH_PERIOD_S
 from cluster.store import open_store
 from deployments import group
@@ -24,7 +26,8 @@ from deployments.drain import DrainWatch, stopping_here
 from deployments.hints import Ack, Hints
 from deployments.leases import Lease, LeaseKeeper, Revoked
 from deployments.scratch import Scratch
-from deployments.telemetry import Laps, StageMetrics, bound, logger
+from deployments.telemetry import Laps, StageMetrics, StoreMetrics, bound, logger
+from deployments.tracing import TracedStore, Tracer, now_ns
 
 RELEASED = "released"
 
@@ -53,14 +56,17 @@ class StageReplica:
         self._log = logger()
         self._metrics = StageMetrics()
         self._id = f"{pool.name}-{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-        self._store = open_store(config.store_url)
+        self._tracer = Tracer(config.tracing, pool.name)
+        self._store = open_store(config.store_url, TracedStore(self._tracer, StoreMetrics()))
         await self._store.open()
         self._artifacts = ArtifactStore.of(config)
         await self._artifacts.sweep_temp()
         self._scratch = Scratch(config.state_path / "scratch")
         began = time.monotonic()
         self._stages = await load_stages(config, pool, self._artifacts, self._log)
-        self._log.info("stages ready", extra={"pool": pool.name, "seconds": round(time.monotonic() - began, 3)})
+        seconds = time.monotonic() - began
+        self._log.info("stages ready", extra={"pool": pool.name, "seconds": round(seconds, 3)})
+        self._metrics.load_seconds.observe(seconds, tags={"pool": pool.name, "cause": "start"})
         self._slots = {name: asyncio.Semaphore(pool.slots_of(name)) for name in pool.stages}
         self._retired = True
         await self._register()
@@ -87,6 +93,7 @@ class StageReplica:
             await stage.close()
         await self._retire()
         await self._store.close()
+        await asyncio.to_thread(self._tracer.close)
 
     async def _register(self) -> None:
         """The Scheduler may send calls."""
@@ -130,12 +137,12 @@ class StageReplica:
                 if lease is None:
                     return Ack("not claimed")
                 laps.add("claim", time.perf_counter() - began)
-                with bound(**call.ref.named, attempt=lease.work.attempt):
+                with bound(**call.named, attempt=lease.work.attempt):
                     return await self._supervise(lease, hints, laps)
 
     async def _supervise(self, lease: Lease, hints: Hints, laps: Laps) -> Ack:
         """The one place where any error of a job's work ends: it fails that job, never the replica."""
-        began = time.monotonic()
+        began, began_ns = time.monotonic(), now_ns()
         ack = Ack("done")
         try:
             ack = await self._work(lease, hints, laps)
@@ -151,19 +158,37 @@ class StageReplica:
         except Exception as error:  # noqa: BLE001 (the supervisor boundary)
             ack = Ack(await self._fail(lease, error))
         # The next stage waits for the ack, so it goes out before anything is counted.
-        asyncio.get_running_loop().call_soon(self._count, lease, ack.outcome, time.monotonic() - began, laps)
+        asyncio.get_running_loop().call_soon(self._count, lease, ack.outcome, time.monotonic() - began, began_ns, laps)
         return ack
 
-    def _count(self, lease: Lease, outcome: str, seconds: float, laps: Laps) -> None:
+    def _count(self, lease: Lease, outcome: str, seconds: float, began_ns: int, laps: Laps) -> None:
         stage = lease.work.call.ref.stage
         if outcome == "done":
             tags = {"stage": stage, "model": lease.work.request.model}
             self._metrics.stage_seconds.observe(seconds, tags=tags)
             self._metrics.boundary.observe(laps)
-        else:
-            self._metrics.wasted_seconds.inc(seconds, tags={"stage": stage, "reason": outcome})
         spent = {"seconds": round(seconds, 4), "busy_s": round(lease.busy_s, 5)}
+        self._trace(lease.work, began_ns, outcome, laps)
         self._log.info("stage ended", extra={"outcome": outcome, **spent, **laps.told()})
+
+    def _trace(self, work: StageWork, began_ns: int, outcome: str, laps: Laps) -> None:
+        self._tracer.span(
+            work.call.trace,
+            work.call.span,
+            work.call.ref.stage,
+            began_ns,
+            parent=work.call.ref.job_id,
+            error=None if outcome == "done" else outcome,
+            kind=SpanKind.CONSUMER,
+            attributes={
+                **work.call.ref.named,
+                "attempt": work.attempt,
+                "model": work.request.model,
+                "resolution": work.request.resolution,
+                "worker": self._id,
+                **laps.told(),
+            },
+        )
 
     async def _work(self, lease: Lease, hints: Hints, laps: Laps) -> Ack:
         stage = lease.work.call.ref.stage

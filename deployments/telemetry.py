@@ -1,7 +1,6 @@
-"""JSON logs with the job in every line, and the metric families of the replicas.
+"""JSON logs with the job in every line, and what each kind of process counts.
 
-Replicas export through Ray (`ray.serve.metrics`: name prefix `ray_`, tags application, deployment, replica added);
-the Api adds cluster-wide gauges read from the job store (`deployments.api.metrics`).
+The families are those of `cluster.monitoring.families`; they leave through Ray (`deployments.instruments`).
 """
 
 from __future__ import annotations
@@ -11,13 +10,18 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from ray.serve import metrics
+from cluster.records import JobState
+from cluster.store.attempts import Attempt
+from cluster.store.observer import Ended, Kind, Moment, Retry
+from deployments.cluster_metrics import ClusterMetrics
+from deployments.instruments import Counter as CounterMetric
+from deployments.instruments import Gauge, Histogram
 
 LOGGER = "skyreels"
 _context: ContextVar[Mapping[str, str | int]] = ContextVar("log_context", default={})  # noqa: B039 (never mutated)
@@ -69,10 +73,6 @@ def bound(**fields: str | int) -> Iterator[None]:
         _context.reset(token)
 
 
-BOUNDARY_BUCKETS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5]
-SECONDS_BUCKETS = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000]
-
-
 class Laps:
     """Seconds that one piece of work spent in its parts; each part may run several times."""
 
@@ -105,12 +105,7 @@ class BoundaryMetrics:
     """Where the time between stages goes: claim, get, put, complete in workers; plan, dispatch in the Scheduler."""
 
     def __init__(self) -> None:
-        self._seconds = metrics.Histogram(
-            "skyreels_boundary_seconds",
-            "Time of one part of a stage boundary.",
-            boundaries=BOUNDARY_BUCKETS,
-            tag_keys=("part",),
-        )
+        self._seconds = Histogram("skyreels_boundary_seconds")
 
     def observe(self, laps: Laps) -> None:
         """One boundary's parts."""
@@ -129,14 +124,8 @@ class HandoffMetrics:
     """What crossed this process's transport, by path: memory, object_store, file."""
 
     def __init__(self) -> None:
-        self._nbytes = metrics.Counter(
-            "skyreels_handoff_bytes_total",
-            "Bytes of values written for other stages and read from them.",
-            tag_keys=("path", "direction"),
-        )
-        self._copies = metrics.Counter(
-            "skyreels_handoff_copies_total", "Whole values duplicated in memory by a hand-off.", tag_keys=("path",)
-        )
+        self._nbytes = CounterMetric("skyreels_handoff_bytes_total")
+        self._copies = CounterMetric("skyreels_handoff_copies_total")
         self._published: Counter[tuple[str, ...]] = Counter()
 
     def publish(self, seam: Seam) -> None:
@@ -146,96 +135,125 @@ class HandoffMetrics:
         for path, total in seam.copies.items():
             self._grow(self._copies, total, {"path": path})
 
-    def _grow(self, counter: metrics.Counter, total: int, tags: dict[str, str]) -> None:
+    def _grow(self, counter: CounterMetric, total: int, tags: dict[str, str]) -> None:
         key = tuple(tags.values())
         if total > self._published[key]:
             counter.inc(total - self._published[key], tags=tags)
             self._published[key] = total
 
 
-class StageMetrics:
-    """What a stage replica counts. Units are in the names; label values come from bounded sets."""
+class StoreMetrics:
+    """What every process counts of its own job store: see `cluster.store.observer`."""
 
     def __init__(self) -> None:
-        by_stage = ("stage", "model")
-        self.stage_seconds = metrics.Histogram(
-            "skyreels_stage_seconds", "Time one stage call worked.", boundaries=SECONDS_BUCKETS, tag_keys=by_stage
-        )
-        self.step_seconds = metrics.Histogram(
-            "skyreels_step_seconds",
-            "Time of one denoising step.",
-            boundaries=SECONDS_BUCKETS,
-            tag_keys=("model", "resolution"),
-        )
-        self.stage_failures = metrics.Counter(
-            "skyreels_stage_failures_total", "Stage calls that ended in an error.", tag_keys=("stage", "code")
-        )
-        self.wasted_seconds = metrics.Counter(
-            "skyreels_wasted_seconds_total", "Stage time whose result was thrown away.", tag_keys=("stage", "reason")
-        )
+        self._seconds = Histogram("skyreels_store_seconds")
+        self._outages = CounterMetric("skyreels_store_outages_total")
+        self._jobs = CounterMetric("skyreels_jobs_total")
+        self._job_seconds = Histogram("skyreels_job_seconds")
+        self._failures = CounterMetric("skyreels_job_failures_total")
+        self._tenants = CounterMetric("skyreels_tenant_jobs_total")
+        self._retries = CounterMetric("skyreels_retries_total")
+        self._useful = CounterMetric("skyreels_useful_seconds_total")
+        self._wasted = CounterMetric("skyreels_wasted_seconds_total")
+
+    def asked(self, kind: Kind, seconds: float, *, answered: bool) -> None:
+        """See `Observer`."""
+        tags = {"operation": kind}
+        self._seconds.observe(seconds, tags=tags)
+        if not answered:
+            self._outages.inc(tags=tags)
+
+    def committed(self, moments: Sequence[Moment]) -> None:
+        """See `Observer`."""
+        for moment in moments:
+            match moment:
+                case Retry(stage, reason):
+                    self._retries.inc(tags={"stage": stage, "reason": reason})
+                case Attempt():
+                    reason = moment.reason or moment.outcome.value
+                    self._useful.inc(moment.useful_s, tags={"stage": moment.stage})
+                    self._wasted.inc(moment.wasted_s, tags={"stage": moment.stage, "reason": reason})
+                case Ended():
+                    self._end(moment)
+
+    def _end(self, job: Ended) -> None:
+        state = job.state.value
+        self._jobs.inc(tags={"state": state, "model": job.model})
+        self._tenants.inc(tags={"tenant": job.tenant_id, "state": state})
+        if job.state is JobState.DONE:
+            self._job_seconds.observe((job.finished_at - job.created_at).total_seconds(), tags={"model": job.model})
+        elif job.state is JobState.FAILED:
+            self._failures.inc(tags={"code": job.code or "generation_failed"})
+
+
+class StageMetrics:
+    """What a stage replica counts."""
+
+    def __init__(self) -> None:
+        self.stage_seconds = Histogram("skyreels_stage_seconds")
+        self.stage_failures = CounterMetric("skyreels_stage_failures_total")
+        self.load_seconds = Histogram("skyreels_model_load_seconds")
         self.handoff = HandoffMetrics()
         self.boundary = BoundaryMetrics()
 
 
 class GroupMetrics:
-    """What a denoiser group's controller counts. The busy share is the rate of `busy_seconds`."""
+    """What a group's controller counts. The busy share is the rate of `busy_seconds`."""
 
-    def __init__(self) -> None:
-        self.rebuilds = metrics.Counter(
-            "skyreels_group_rebuilds_total", "Times all ranks were ended and made anew.", tag_keys=("reason",)
-        )
-        self.residents = metrics.Gauge("skyreels_group_residents", "Jobs whose latents the ranks hold.")
-        self.busy_seconds = metrics.Counter("skyreels_group_busy_seconds_total", "Time spent in steps.")
+    def __init__(self, pool: str, degree: int) -> None:
+        """`degree`: how many ranks share a step."""
+        self._pool = pool
+        self._degree = str(degree)
+        self._load_seconds = Histogram("skyreels_model_load_seconds")
+        self._step_seconds = Histogram("skyreels_step_seconds")
+        self._busy_seconds = CounterMetric("skyreels_group_busy_seconds_total")
+        self._rebuilds = CounterMetric("skyreels_group_rebuilds_total")
+        self._events = CounterMetric("skyreels_watchdog_events_total")
+        self._residents = Gauge("skyreels_group_residents")
+        self._places = Gauge("skyreels_group_places")
+        self._unsaved = Gauge("skyreels_snapshot_age_seconds")
 
+    def holds(self, residents: int, places: int, unsaved_s: float) -> None:
+        """Jobs that the ranks hold, of how many they can, and the most work that a break would cost one of them."""
+        self._residents.set(residents)
+        self._places.set(places)
+        self._unsaved.set(unsaved_s)
 
-class AutoscaleMetrics:
-    """What the autoscaling policy in Serve's controller decides."""
+    def worked(self, seconds: float) -> None:
+        """A step of any stage."""
+        self._busy_seconds.inc(seconds)
 
-    def __init__(self) -> None:
-        self._replicas = metrics.Gauge(
-            "skyreels_autoscale_replicas", "Replicas that the policy asks for.", tag_keys=("pool",)
-        )
-        self._backlog = metrics.Gauge(
-            "skyreels_autoscale_backlog_seconds", "Work ready and running, in stage time.", tag_keys=("pool",)
-        )
-        self._decisions = metrics.Counter(
-            "skyreels_autoscale_decisions_total", "Decisions of the policy.", tag_keys=("pool", "direction", "why")
-        )
+    def stepped(self, model: str, resolution: str, seconds: float) -> None:
+        """A denoising step."""
+        self._step_seconds.observe(seconds, {"model": model, "resolution": resolution, "degree": self._degree})
 
-    def decided(self, *, pool: str, replicas: int, direction: str, why: str, backlog_s: float) -> None:
-        """One decision; `direction` is up, down or hold."""
-        self._replicas.set(replicas, tags={"pool": pool})
-        self._backlog.set(backlog_s, tags={"pool": pool})
-        self._decisions.inc(tags={"pool": pool, "direction": direction, "why": why})
+    def broke(self, kind: str) -> None:
+        """All ranks are ended and made anew; `kind` as in `GroupBroken`."""
+        self._rebuilds.inc(tags={"reason": kind})
+        self._events.inc(tags={"event": f"rank_{kind}"})
+
+    def exchanged(self, seconds: float) -> None:
+        """Other weights were loaded in place of those there."""
+        self._load_seconds.observe(seconds, tags={"pool": self._pool, "cause": "exchange"})
 
 
 class CourierMetrics:
     """What a Courier counts. An outcome is the state that the delivery is in after the attempt."""
 
     def __init__(self) -> None:
-        self.attempts = metrics.Counter(
-            "skyreels_deliveries_total", "Attempts to deliver.", tag_keys=("kind", "outcome")
-        )
-        self.seconds = metrics.Histogram(
-            "skyreels_delivery_seconds", "Time of one attempt.", boundaries=SECONDS_BUCKETS, tag_keys=("kind",)
-        )
+        self.attempts = CounterMetric("skyreels_deliveries_total")
+        self.seconds = Histogram("skyreels_delivery_seconds")
 
 
 class SchedulerMetrics:
     """What the leading Scheduler counts."""
 
     def __init__(self) -> None:
-        self.queue_seconds = metrics.Histogram(
-            "skyreels_queue_seconds",
-            "Time a stage was ready before it was dispatched.",
-            boundaries=SECONDS_BUCKETS,
-            tag_keys=("stage",),
-        )
-        self.dispatched = metrics.Counter("skyreels_dispatched_total", "Stage calls sent.", tag_keys=("stage",))
-        self.lost = metrics.Counter("skyreels_lost_total", "Stage calls whose worker died.", tag_keys=("stage",))
-        self.jobs = metrics.Counter("skyreels_jobs_total", "Jobs that ended.", tag_keys=("state",))
-        self.hint_nbytes = metrics.Gauge(
-            "skyreels_hint_bytes", "Memory of hand-off values that the leading Scheduler keeps for their readers."
-        )
+        self.queue_seconds = Histogram("skyreels_queue_seconds")
+        self.dispatched = CounterMetric("skyreels_dispatched_total")
+        self.lost = CounterMetric("skyreels_lost_total")
+        self.events = CounterMetric("skyreels_watchdog_events_total")
+        self.hint_nbytes = Gauge("skyreels_hint_bytes")
+        self.leading = Gauge("skyreels_scheduler_leading")
         self.boundary = BoundaryMetrics()
-        self.leading = metrics.Gauge("skyreels_scheduler_leading", "1 while this Scheduler leads.")
+        self.cluster = ClusterMetrics()

@@ -10,7 +10,7 @@ from pydantic import Field
 from cluster.chart.base import Section
 from cluster.chart.installation import Installation
 from cluster.chart.nodes import POOL_LABEL
-from cluster.config import Artifacts, Config, Files, MediaLimits, Store
+from cluster.config import Artifacts, Config, Files, MediaLimits, Store, Tracing
 from cluster.errors import ConfigError
 from cluster.registry import Price
 from cluster.serve_config import serve_config
@@ -35,6 +35,7 @@ class Site(Section):
     tenant: str | None = None
     limits: Limits | None = None
     prices: dict[str, tuple[Price, ...]] | None = None
+    tracing: Tracing | None = None
 
 
 class Values(Installation):

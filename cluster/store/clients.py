@@ -58,6 +58,7 @@ async def create(
         "n": request.n,
         "ttl_s": request.delivery.ttl_s,
         "swept": 0,
+        "trace": None if request.trace is None else str(request.trace),
         "price_micro_usd": int((price_usd * MICRO).to_integral_value(ROUND_HALF_EVEN)),
     }
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from cluster.errors import Unavailable
 from cluster.store.dialect import Dialect
 from cluster.store.migrate import migrate
 from cluster.store.news import POLL_S, Hub, Topic, Watch
+from cluster.store.observer import Kind, Moment, Observer, Unobserved
 
 RETRY_AFTER_S = 2.0
 
@@ -29,6 +31,7 @@ class Transaction:
     now: datetime
     _dialect: Dialect
     news: dict[Topic, set[str]] = field(default_factory=dict)
+    moments: list[Moment] = field(default_factory=list)  # told to the observer after the commit
 
     async def locked(self) -> None:
         """Rows have been waited for: what others committed meanwhile lies before `now` again."""
@@ -47,8 +50,9 @@ class Transaction:
 class Database:
     """One database, open or not. Every method raises Unavailable while it cannot be reached."""
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, dialect: Dialect, observer: Observer | None = None) -> None:
         self._dialect = dialect
+        self._observer = observer or Unobserved()
         self._engine: AsyncEngine | None = None
         self._hub = Hub()
         self._listener: asyncio.Task[None] | None = None
@@ -80,7 +84,7 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[Transaction]:
         """A consistent reading."""
-        with self._outages():
+        with self._timed("read"), self._outages():
             async with self._dialect.reading(self._opened()) as connection:
                 yield await self._begun(connection)
 
@@ -89,13 +93,15 @@ class Database:
         """A write transaction: committed at the end, rolled back on an error. What only workers of this moment need
         to know is not `durable`: a power cut that takes it takes them too.
         """
-        with self._outages():
+        with self._timed("write" if durable else "light_write"), self._outages():
             async with self._dialect.writing(self._opened(), durable=durable) as connection:
                 tx = await self._begun(connection)
                 yield tx
                 if tx.news:
                     await self._dialect.announce(connection, tx.news)
         self._hub.tell(tx.news)
+        if tx.moments:
+            self._observer.committed(tx.moments)
 
     def watch(self, topic: Topic, *, key: str | None = None, poll_s: float = POLL_S) -> Watch:
         """News from now on; the first watch begins to listen to other processes."""
@@ -110,6 +116,18 @@ class Database:
 
     async def _begun(self, connection: AsyncConnection) -> Transaction:
         return Transaction(connection, await self._dialect.now(connection), self._dialect)
+
+    @contextmanager
+    def _timed(self, kind: Kind) -> Generator[None]:
+        began = time.perf_counter()
+        answered = True
+        try:
+            yield
+        except Unavailable:
+            answered = False
+            raise
+        finally:
+            self._observer.asked(kind, time.perf_counter() - began, answered=answered)
 
     @contextmanager
     def _outages(self) -> Generator[None]:

@@ -17,22 +17,25 @@ from cluster.store import outbox, usage
 from cluster.store.database import Transaction
 from cluster.store.lifecycle import Lifecycle
 from cluster.store.news import Topic, wakes_scheduler
+from cluster.store.observer import Ended
 from cluster.store.rows import JobRow, StageRow
 from cluster.store.schema import events, jobs, results, stages
+from cluster.trace import Trace
 
 Values = dict[str, Any]
 
 _WRITTEN_ONLY = frozenset({"outputs", "snapshot"})  # large, and no rule reads them
 _JOB_NAMES = tuple(item.name for item in fields(JobRow))
 _STAGE_NAMES = tuple(item.name for item in fields(StageRow))
-_JOB_COLUMNS = tuple(jobs.c[name] for name in (*_JOB_NAMES, "ttl_s", *usage.FACTS))
+_JOB_COLUMNS = tuple(jobs.c[name] for name in _JOB_NAMES)
 _STAGE_COLUMNS = (stages.c.job_id, *(stages.c[name] for name in _STAGE_NAMES if name not in _WRITTEN_ONLY))
 _IDS: BindParameter[list[str]] = bindparam("ids", expanding=True)
-_LOCK_JOBS = select(*_JOB_COLUMNS).where(jobs.c.id.in_(_IDS)).order_by(jobs.c.id).with_for_update()
+_FACTS = tuple(jobs.c[name] for name in dict.fromkeys(("ttl_s", "trace", "created_at", *usage.FACTS)))  # never change
+_LOCK_JOBS = select(*_JOB_COLUMNS, *_FACTS).where(jobs.c.id.in_(_IDS)).order_by(jobs.c.id).with_for_update()
 _LOCK_FREE_JOBS = _LOCK_JOBS.with_for_update(skip_locked=True)
 _STAGES = select(*_STAGE_COLUMNS).where(stages.c.job_id.in_(_IDS))
 # Nearly every transaction is about one job, and a list of values is made into SQL anew each time.
-_LOCK_JOB = select(*_JOB_COLUMNS).where(jobs.c.id == bindparam("id")).with_for_update()
+_LOCK_JOB = select(*_JOB_COLUMNS, *_FACTS).where(jobs.c.id == bindparam("id")).with_for_update()
 _STAGES_OF_JOB = select(*_STAGE_COLUMNS).where(stages.c.job_id == bindparam("id"))
 _NEW_EVENTS = insert(events)
 
@@ -70,7 +73,18 @@ class Ledger:
                 await _update(tx, stages, _changes(stage, before), key)
             await _write_results(tx, life)
             await write_events(tx, life)
+            tx.moments += [*life.ended, *life.retries, *self._end(life)]
         await usage.record(tx, self.lives.values(), self._facts)
+
+    def _end(self, life: Lifecycle) -> Iterable[Ended]:
+        """The job's end, if it came in this transaction."""
+        job = life.job
+        if job.finished_at is not None and self._jobs_before[job.id].finished_at is None:
+            facts = self._facts[job.id]
+            code = None if job.failure is None else job.failure.code
+            created_at = facts["created_at"]
+            named = (job.id, facts["tenant_id"], facts["model"])
+            yield Ended(*named, job.state, code, created_at, job.finished_at, life.trace)
 
 
 async def load(tx: Transaction, job_ids: Collection[str], *, wait: bool = True) -> Ledger:
@@ -91,7 +105,8 @@ async def load(tx: Transaction, job_ids: Collection[str], *, wait: bool = True) 
         if row["job_id"] in by_job:
             by_job[row["job_id"]].append(_stage(row))
     lives = {
-        job_id: Lifecycle(_job(row), by_job[job_id], tx.now, ttl_s=row["ttl_s"]) for job_id, row in job_rows.items()
+        job_id: Lifecycle(_job(row), by_job[job_id], tx.now, ttl_s=row["ttl_s"], trace=_trace(row["trace"]))
+        for job_id, row in job_rows.items()
     }
     return Ledger(
         lives,
@@ -180,6 +195,10 @@ def _job(row: RowMapping) -> JobRow:
     values["state"] = JobState(values["state"])
     values["failure"] = None if values["failure"] is None else decode(Failure, values["failure"])
     return JobRow(**values)
+
+
+def _trace(text: str | None) -> Trace | None:
+    return None if text is None else Trace.read(text)
 
 
 def _stage(row: RowMapping) -> StageRow:

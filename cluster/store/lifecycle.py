@@ -30,7 +30,9 @@ from cluster.records import (
     transition,
 )
 from cluster.store.attempts import Attempt, Outcome, ended
+from cluster.store.observer import Retry
 from cluster.store.rows import JobRow, StageRow, progress, running_phase, verdict
+from cluster.trace import Trace
 
 EventData = dict[str, str | int | float | None]
 PROGRESS_S = 1.0  # least time between two `progress` events of a job
@@ -41,15 +43,25 @@ _OVER = frozenset({StageState.DONE, StageState.FAILED, StageState.CANCELLED})
 class Lifecycle:
     """One job under its lock."""
 
-    def __init__(self, job: JobRow, stages: Iterable[StageRow], now: datetime, *, ttl_s: float | None = None) -> None:
+    def __init__(
+        self,
+        job: JobRow,
+        stages: Iterable[StageRow],
+        now: datetime,
+        *,
+        ttl_s: float | None = None,
+        trace: Trace | None = None,
+    ) -> None:
         """`ttl_s`: how long results are kept after the end, when the request says so."""
         self.job = job
         self.stages = {stage.key: stage for stage in sorted(stages, key=lambda stage: stage.position)}
         self.now = now
         self.ttl_s = ttl_s
+        self.trace = trace
         self.published: dict[int, Artifact] = {}  # by this lifecycle, by result
         self.events: list[tuple[str, EventData]] = []
         self.ended: list[Attempt] = []  # for the ledger
+        self.retries: list[Retry] = []
 
     # -- the Scheduler -----------------------------------------------------------------------------------------
     def created(self) -> None:
@@ -65,7 +77,7 @@ class Lifecycle:
         stage.epoch += 1
         stage.dispatched_at = self.now
         self._move(stage, StageState.DISPATCHED, since=stage.ready_at)
-        return StageCall(ref, stage.epoch)
+        return StageCall(ref, stage.epoch, self.trace)
 
     def lose(self, call: StageCall, reason: Failure, max_losses: int) -> None:
         """The worker died. A stage that nobody had claimed is dispatched again without being counted."""
@@ -252,6 +264,7 @@ class Lifecycle:
         stage.worker = stage.dispatched_at = stage.claimed_at = stage.lease_until = None
         stage.ready_at = self.now
         stage.step = stage.snapshot_step
+        self.retries.append(Retry(stage.stage, Outcome.RELEASED.value if reason is None else reason.code))
         self._move(stage, StageState.READY, reason=reason)
 
     def _fail_stage(self, stage: StageRow, reason: Failure) -> None:

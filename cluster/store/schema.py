@@ -98,6 +98,7 @@ jobs = Table(
     Column("told_percent", SmallInteger, nullable=False),  # of the last `progress` event
     Column("told_at", Utc),
     Column("price_micro_usd", Number, nullable=False, server_default="0"),  # of one result, as of creation
+    Column("trace", String),  # as a W3C traceparent
     sqlite_autoincrement=True,
 )
 

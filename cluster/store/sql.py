@@ -36,6 +36,7 @@ from cluster.store.dialect import Dialect
 from cluster.store.ledger import load
 from cluster.store.lifecycle import Lifecycle
 from cluster.store.news import POLL_S, Topic, Watch
+from cluster.store.observer import Observer
 from cluster.store.postgres import Postgres
 from cluster.store.sql_outbox import SqlOutbox
 from cluster.store.sqlite import Sqlite
@@ -46,12 +47,12 @@ from cluster.tenancy import UNLIMITED, Limits, Once, TenantLimits
 _DIALECTS: Mapping[str, Callable[[URL], Dialect]] = {"sqlite+aiosqlite": Sqlite, "postgresql+asyncpg": Postgres}
 
 
-def open_store(url: str) -> JobStore:
+def open_store(url: str, observer: Observer | None = None) -> JobStore:
     """The job store at a URL; `await store.open()` connects it. ConfigError."""
-    return SqlJobStore(database_at(url))
+    return SqlJobStore(database_at(url, observer))
 
 
-def database_at(url: str) -> Database:
+def database_at(url: str, observer: Observer | None = None) -> Database:
     """The database at a URL, not yet open.
 
     Raises:
@@ -65,7 +66,7 @@ def database_at(url: str) -> Database:
     if dialect is None:
         known = ", ".join(_DIALECTS)
         raise ConfigError(f"store.url: {parsed.drivername!r} is not supported; the URL must begin with {known}.")
-    return Database(dialect(parsed))
+    return Database(dialect(parsed), observer)
 
 
 class SqlJobStore(SqlOutbox, SqlTenancy):

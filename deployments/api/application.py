@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cluster.trace import Trace
 from deployments.api import deliveries, errors, events, openapi, preview, status, unserved, uploads, usage, videos
 from deployments.api.boundary import Boundary
 from deployments.api.feed import Feed
@@ -15,10 +16,13 @@ from deployments.api.runware import router as runware
 from deployments.api.services import Services
 from deployments.api.wavespeed import router as wavespeed
 from deployments.telemetry import bound, logger
+from deployments.tracing import caller
 
 
 class RequestId:
-    """Gives each request an id that is in its response and in every log line written for it."""
+    """Gives each request an id that is in its response and in every log line written for it, and reads the trace
+    that it belongs to (W3C Trace Context).
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -28,14 +32,19 @@ class RequestId:
             await self._app(scope, receive, send)
             return
         request_id = f"req_{secrets.token_hex(8)}"
+        trace = Trace.read(Headers(scope=scope).get("traceparent", ""))
 
         async def stamped(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 
-        with bound(request_id=request_id):
-            await self._app(scope, receive, stamped)
+        token = caller.set(trace)
+        try:
+            with bound(request_id=request_id, **({} if trace is None else {"trace_id": trace.id})):
+                await self._app(scope, receive, stamped)
+        finally:
+            caller.reset(token)
 
 
 class BodyTooLarge(Exception):

@@ -21,7 +21,8 @@ from deployments.api.services import Services
 from deployments.artifacts import ArtifactStore
 from deployments.fetch import Fetcher
 from deployments.nodes import find_misplaced
-from deployments.telemetry import logger
+from deployments.telemetry import StoreMetrics, logger
+from deployments.tracing import TracedStore, Tracer
 
 WAKE_TIMEOUT_S = 5.0
 
@@ -44,7 +45,8 @@ class Api:
         self._log = logger()
         self._work = asyncio.Event()
         self._waker = asyncio.create_task(self._wake_others())
-        self._store = open_store(config.store_url)
+        self._tracer = Tracer(config.tracing, "Api")
+        self._store = open_store(config.store_url, TracedStore(self._tracer, StoreMetrics()))
         await self._store.open()
         artifacts = ArtifactStore.of(config)
         self._fetcher = Fetcher(config.media)
@@ -53,7 +55,7 @@ class Api:
             registry=config.registry,
             store=self._store,
             artifacts=artifacts,
-            intake=Intake(self._store, artifacts, self._fetcher, config),
+            intake=Intake(self._store, artifacts, self._fetcher, config, self._tracer),
             uploads=Uploads(self._store, artifacts, config),
             wake=self._wake,
             keys=Keys(self._store) if config.auth == "keys" else None,
@@ -67,6 +69,7 @@ class Api:
         self._waker.cancel()
         await asyncio.gather(self._waker, return_exceptions=True)
         await self._store.close()
+        await asyncio.to_thread(self._tracer.close)
 
     async def check_health(self) -> None:
         """Serve replaces the replica when this raises."""

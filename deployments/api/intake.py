@@ -11,6 +11,9 @@ import asyncio
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+
+from opentelemetry.trace import SpanKind
 
 from cluster.canonical import Draft, canonical, check, word
 from cluster.config import Config
@@ -21,6 +24,7 @@ from cluster.records import Delivery, Job, Media
 from cluster.registry import Model
 from cluster.store.base import JobStore
 from cluster.tenancy import Once
+from cluster.trace import Trace
 from components.errors import MediaError
 from components.media.image import probe
 from deployments.api.commits import Commits, removed_when_refused
@@ -28,13 +32,16 @@ from deployments.api.sources import Base64Source, DataUriSource, FileSource, Ref
 from deployments.artifacts import ArtifactStore, job_key, job_prefix
 from deployments.fetch import Fetcher, decode_base64, decode_data_uri
 from deployments.outbound import Outbound
-from deployments.telemetry import Laps, logger
+from deployments.telemetry import Laps, bound, logger
+from deployments.tracing import OFF, Tracer, caller, now_ns
 
 
 class Intake:
     """Turns checked drafts into jobs."""
 
-    def __init__(self, store: JobStore, artifacts: ArtifactStore, fetcher: Fetcher, config: Config) -> None:
+    def __init__(
+        self, store: JobStore, artifacts: ArtifactStore, fetcher: Fetcher, config: Config, tracer: Tracer = OFF
+    ) -> None:
         self._store = store
         self._artifacts = artifacts
         self._fetcher = fetcher
@@ -44,6 +51,8 @@ class Intake:
         self._prices = config.price_table
         self._keep_s = config.artifacts.keep_s
         self._commits = Commits()
+        self._tracer = tracer
+        self._sample = config.tracing.sample if config.tracing.endpoint is not None else 0.0
 
     async def accept(
         self, model: Model, draft: Draft, references: Sequence[Reference], tenant: str, once: Once | None = None
@@ -56,6 +65,7 @@ class Intake:
             LimitExceeded: a limit of the tenant is reached; nothing was stored.
             Unavailable: the job store or the artifact store is not reachable.
         """
+        began_ns = now_ns()
         # Before any work: what was accepted once is not fetched again.
         if once is not None and (known := await self._store.replayed(tenant, once)) is not None:
             return known
@@ -65,7 +75,7 @@ class Intake:
         # One after the other: a decoded image is far larger than its file.
         infos = [await self._probe(reference, data) for reference, data in zip(references, files, strict=True)]
         found = list(zip(references, files, infos, strict=True))
-        return await self._commits.run(self._create(model, draft, found, tenant, once))
+        return await self._commits.run(self._create(model, draft, found, tenant, once, began_ns))
 
     async def _create(
         self,
@@ -74,6 +84,7 @@ class Intake:
         found: Sequence[tuple[Reference, bytes | UploadedFile, FileInfo]],
         tenant: str,
         once: Once | None,
+        began_ns: int,
     ) -> Job:
         """Stores the files, then the row. As `accept`."""
         job_id = f"video_{secrets.token_hex(12)}"
@@ -82,7 +93,8 @@ class Intake:
             for reference, file, info in found:
                 with _naming(reference.param):
                     media.append(await self._keep(job_id, len(media), file, info))
-            request = canonical(model, draft, tuple(media), ttl_s=self._keep_s)
+            trace = self._trace()
+            request = replace(canonical(model, draft, tuple(media), ttl_s=self._keep_s), trace=trace)
             laps = Laps()
             with laps.lap("create"):
                 job = await self._store.create_job(
@@ -95,10 +107,17 @@ class Intake:
                     price_usd=request.duration_s * self._prices.per_s_usd(request.model, request.resolution),
                 )
         if job.id == job_id:
-            logger().info("accepted", extra={"job": job_id, **laps.told()})
+            with bound(trace_id=trace.id):
+                logger().info("accepted", extra={"job": job_id, **laps.told()})
+            parent = job_id if trace.parent is None else None
+            self._tracer.span(trace, f"{job_id}/accept", "accept", began_ns, parent=parent, kind=SpanKind.SERVER)
         else:  # another request with this key was quicker
             await self._artifacts.delete_tree(job_prefix(job_id))
         return job
+
+    def _trace(self) -> Trace:
+        """The caller's, or a new one."""
+        return caller.get() or Trace.new(sampled=secrets.SystemRandom().random() < self._sample)
 
     async def _check_receivers(self, delivery: Delivery) -> None:
         for field, url in (("webhook_url", delivery.webhook_url), ("upload_url", delivery.upload_url)):

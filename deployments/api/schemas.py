@@ -148,6 +148,7 @@ class Video(BaseModel):
     output_format: Container
     output_quality: int | None
     attempts: int
+    trace_id: str | None = Field(description="Ours: of the job's distributed trace, and in the operator's logs.")
     results: list[ResultReport]
     stages: list[StageReport]
     cost_usd: str | None = Field(
@@ -211,6 +212,7 @@ def video(job: Job) -> Video:
         seed=request.seed,
         output_format=request.output.container,
         output_quality=request.output.quality,
+        trace_id=None if request.trace is None else request.trace.id,
         attempts=job.attempts,
         cost_usd=f"{job.cost_usd:f}" if request.delivery.include_cost else None,
         results=[_result(job.id, result) for result in job.results],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Literal
 
 from fastapi import APIRouter
@@ -11,12 +12,14 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from pydantic import BaseModel, Field
 
 from cluster.errors import Unavailable
+from cluster.monitoring.families import FAMILIES
 from cluster.registry import Model, PriceTable
 from deployments.api.schemas import ErrorBody
 from deployments.api.services import Caller, Served
 from deployments.api.videos import ERRORS
 
 RETRY_S = 2.0
+Values = Mapping[tuple[str, ...], float]
 router = APIRouter(tags=["cluster"], responses=ERRORS)
 
 
@@ -224,22 +227,20 @@ async def metrics(services: Served, caller: Caller) -> PlainTextResponse:
     """
     caller.operator()
     report = await _report(services, None)
-    registry = CollectorRegistry()
-    jobs = Gauge("skyreels_jobs", "Jobs by state.", ["state"], registry=registry)
-    for name, count in report.jobs.items():
-        jobs.labels(state=name).set(count)
-    for metric, help_text, values in (
-        ("skyreels_stage_ready", "Stage calls that wait for a slot.", report.ready),
-        ("skyreels_stage_busy", "Stage calls dispatched or running.", report.busy),
-        ("skyreels_stage_slots", "Slots of live replicas.", report.slots),
-    ):
-        gauge = Gauge(metric, help_text, ["stage"], registry=registry)
-        for stage, count in values.items():
-            gauge.labels(stage=stage).set(count)
     backlog = await services.store.backlog()
-    parcels = Gauge("skyreels_deliveries", "Deliveries that are not made.", ["kind", "state"], registry=registry)
-    for (kind, state), count in backlog.counts.items():
-        parcels.labels(kind=kind.value, state=state.value).set(count)
-    oldest = Gauge("skyreels_delivery_oldest_due_seconds", "How long the oldest due one waits.", registry=registry)
-    oldest.set(backlog.oldest_due_s)
+    registry = CollectorRegistry()
+    for name, by_stage in (("ready", report.ready), ("busy", report.busy), ("slots", report.slots)):
+        _gauge(registry, f"skyreels_stage_{name}", {(stage,): count for stage, count in by_stage.items()})
+    _gauge(registry, "skyreels_jobs", {(state,): count for state, count in report.jobs.items()})
+    parcels: Values = {(kind.value, state.value): count for (kind, state), count in backlog.counts.items()}
+    _gauge(registry, "skyreels_deliveries", parcels)
+    _gauge(registry, "skyreels_delivery_oldest_due_seconds", {(): backlog.oldest_due_s})
     return PlainTextResponse(generate_latest(registry), media_type="text/plain; version=0.0.4")
+
+
+def _gauge(registry: CollectorRegistry, name: str, values: Values) -> None:
+    """A family of the registry of metrics as it is now, by the values of its labels."""
+    family = FAMILIES[name]
+    gauge = Gauge(name, family.help, family.labels, registry=registry)
+    for key, value in values.items():
+        (gauge.labels(*key) if key else gauge).set(value)

@@ -10,12 +10,13 @@ from rich.console import Console
 
 from cluster.errors import SkyreelsError
 from components.errors import ComponentError
-from deployments.cli import chart, checkpoints, client, cluster, deliveries, keys, serve, usage
+from deployments.cli import chart, checkpoints, client, cluster, deliveries, keys, serve, top, usage
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("serve")(serve.serve)
 app.command("generate")(client.generate)
 app.command("status")(client.status)
+app.command("top")(top.top)
 app.command("list")(client.list_videos)
 app.command("cancel")(client.cancel)
 app.command("models")(client.models)

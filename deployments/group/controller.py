@@ -147,7 +147,8 @@ class Controller:
             if resident.gone:
                 await self._order(commands.Drop(key))
                 del self._residents[key]
-        self._metrics.residents.set(len(self._residents))
+        unsaved_s = max((resident.unsaved_s for resident in self._residents.values() if resident.saves), default=0.0)
+        self._metrics.holds(len(self._residents), self._places, unsaved_s)
 
     async def _admit(self) -> None:
         """Gives free places to those who wait, in the order they came. A model is changed when nobody uses the old."""
@@ -155,7 +156,9 @@ class Controller:
             if self._waiting[0].model != self._crew.model:
                 if self._residents:
                     break
+                began_s = time.monotonic()
                 await self._crew.load(self._waiting[0].model)
+                self._metrics.exchanged(time.monotonic() - began_s)
             resident = self._waiting.popleft()
             self._residents[resident.job] = resident
         for resident in self._residents.values():
@@ -257,7 +260,7 @@ class Controller:
         """New ranks in the place of the old; when they do not come, the group gives up."""
         began_s = time.monotonic()
         self._log.error("group broken: %s", broken.reason, extra={"kind": broken.kind, "command": self._crew.number})
-        self._metrics.rebuilds.inc(tags={"reason": broken.kind})
+        self._metrics.broke(broken.kind)
         self._blame(broken)
         for resident in self._residents.values():
             resident.prepared = False
@@ -295,8 +298,7 @@ class Controller:
     def _count(self, resident: Resident, seconds: float) -> None:
         resident.unsaved_s += seconds
         self._pace.measured(resident.shape, seconds)
-        self._metrics.busy_seconds.inc(seconds)
+        self._metrics.worked(seconds)
         if resident.call.work.call.ref.stage == DENOISE:
             request = resident.call.request
-            tags = {"model": request.model, "resolution": request.resolution}
-            resident.call.metrics.step_seconds.observe(seconds, tags=tags)
+            self._metrics.stepped(request.model, request.resolution, seconds)

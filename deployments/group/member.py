@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,8 +22,10 @@ from components.values import Value
 from deployments.artifacts import ArtifactStore
 from deployments.failures import translated
 from deployments.group.commands import SNAPSHOT_MISMATCH, Command, Done, Failed, Outcome
+from deployments.group.spans import RankSpans
 from deployments.hints import Hints
 from deployments.telemetry import HandoffMetrics
+from deployments.tracing import Tracer
 from deployments.transport_ray import open_transport
 
 V = TypeVar("V", bound=Value)
@@ -45,6 +48,7 @@ class Member(ABC):
         self._artifacts = ArtifactStore.of(config)
         self._transport = open_transport(config, self._artifacts, cache_nbytes=0)
         self._metrics = HandoffMetrics()
+        self._spans = RankSpans(Tracer(config.tracing, f"{pool.name} rank {rank}"), rank)
         self._io = asyncio.Runner()
         self._last = 0
         self._awaited = False  # whether peers may wait for this rank in a collective
@@ -71,6 +75,7 @@ class Member(ABC):
     def close(self) -> None:
         """Lets go of everything. A process that ends needs no such thing."""
         self._io.close()
+        self._spans.close()
 
     def execute(self, number: int, command: Command) -> Outcome:
         """Carries out one command; an error of its job is an answer.
@@ -82,6 +87,12 @@ class Member(ABC):
             raise WrongNumber(f"rank {self._rank} got command {number} after {self._last}")
         self._last = number
         self._awaited = False
+        began = time.perf_counter()
+        outcome = self._outcome(command)
+        self._spans.carried_out(command, outcome, time.perf_counter() - began)
+        return outcome
+
+    def _outcome(self, command: Command) -> Outcome:
         try:
             with translated():
                 return self._carry_out(command)

@@ -58,7 +58,7 @@ async def start(config: Config, pool: Pool, log: logging.Logger) -> dict[str, Gr
     stages = pool.grouped or (DENOISE,)
     ranks = RayRanks(config, pool) if pool.grouped else _local(config, pool)
     residents = sum(pool.slots_of(stage) for stage in stages)
-    controller = Controller(ranks, config, residents=residents, metrics=GroupMetrics(), log=log)
+    controller = Controller(ranks, config, residents=residents, metrics=GroupMetrics(pool.name, pool.ranks), log=log)
     await controller.start()
     return {stage: (GroupDecode if stage == "decode" else GroupStage)(controller) for stage in stages}
 

@@ -59,7 +59,7 @@ async def group(works: Works) -> AsyncIterator[Controller]:
 @pytest.fixture
 def controller(group: Controller, works: Works) -> Controller:
     """The same, its count of rebuilds at zero."""
-    works.metrics.rebuilds.values.clear()
+    works.metrics.reasons.clear()
     return group
 
 

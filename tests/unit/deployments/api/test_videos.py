@@ -225,3 +225,19 @@ async def test_cancel_delete_and_content_of_an_unfinished_job(edge: Edge) -> Non
 async def test_unknown_paths_and_methods_have_the_same_error_shape(edge: Edge) -> None:
     assert (await edge.client.get("/v1/nothing")).json()["error"]["code"] == "not_found"
     assert (await edge.client.put("/v1/videos")).json()["error"]["code"] == "method_not_allowed"
+
+
+async def test_a_callers_trace_goes_with_the_job(edge: Edge) -> None:
+    caller = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with_caller = await edge.client.post("/v1/videos", json=body(), headers={"traceparent": caller})
+    without = await edge.client.post("/v1/videos", json=body())
+    invalid = await edge.client.post("/v1/videos", json=body(), headers={"traceparent": "00-what-is-this"})
+    ids = [answer.json()["trace_id"] for answer in (with_caller, without, invalid)]
+    assert ids[0] == caller.split("-")[1]
+    assert len(set(ids)) == 3
+    assert all(len(trace_id) == 32 for trace_id in ids)
+    job = await edge.store.get_job(with_caller.json()["id"], "default")
+    assert str(job.request.trace) == caller
+    job = await edge.store.get_job(without.json()["id"], "default")
+    assert job.request.trace is not None
+    assert not job.request.trace.sampled  # no collector is named

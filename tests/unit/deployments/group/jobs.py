@@ -29,28 +29,29 @@ LOG = logging.getLogger("test.group")
 
 
 @dataclass
-class Series:
-    """A metric that remembers."""
-
-    values: list[tuple[float, dict[str, str]]] = field(default_factory=list)
-
-    def inc(self, value: float = 1.0, tags: dict[str, str] | None = None) -> None:
-        self.values.append((value, tags or {}))
-
-    set = observe = inc
-
-
-@dataclass
 class Metrics:
     """What a controller counts, by the names of `GroupMetrics`."""
 
-    rebuilds: Series = field(default_factory=Series)
-    residents: Series = field(default_factory=Series)
-    busy_seconds: Series = field(default_factory=Series)
+    reasons: list[str] = field(default_factory=list)
+    steps: list[tuple[str, str, float]] = field(default_factory=list)
+    held: list[tuple[int, int, float]] = field(default_factory=list)
+    worked_s: float = 0.0
+    loads: int = 0
 
-    @property
-    def reasons(self) -> list[str]:
-        return [tags["reason"] for _, tags in self.rebuilds.values]
+    def holds(self, residents: int, places: int, unsaved_s: float) -> None:
+        self.held.append((residents, places, unsaved_s))
+
+    def worked(self, seconds: float) -> None:
+        self.worked_s += seconds
+
+    def stepped(self, model: str, resolution: str, seconds: float) -> None:
+        self.steps.append((model, resolution, seconds))
+
+    def broke(self, kind: str) -> None:
+        self.reasons.append(kind)
+
+    def exchanged(self, seconds: float) -> None:
+        self.loads += 1
 
 
 @dataclass
