@@ -13,12 +13,13 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from cluster.canonical import sizes
 from cluster.errors import ConfigError
-from cluster.graphs import GRAPHS
-from cluster.plans import BUCKETS, VAE_STRIDE_S, floor16
+from cluster.plans import VAE_STRIDE_S
 from cluster.pools import DENOISE, Count, Label, LabelValue, Pool, Positive
 from cluster.registry import MODELS, PRICES, Model, Price, PriceTable, Registry, tiny
 from cluster.tenancy import Limits
+from cluster.wiring import STAGES
 
 
 def _off(value: object) -> object:
@@ -193,7 +194,7 @@ class Config(_Section):
         for served in self.models:
             if served.name not in MODELS:
                 raise ValueError(f"models: {served.name!r} is unknown; known: {', '.join(MODELS)}")
-        needed = set().union(*(GRAPHS[MODELS[served.name].graph].stages for served in self.models))
+        needed = set().union(*(STAGES[MODELS[served.name].graph] for served in self.models))
         hosted = [stage for pool in self.pools for stage in pool.stages]
         if missing := needed - set(hosted):
             raise ValueError(f"pools: no pool hosts {', '.join(sorted(missing))}")
@@ -210,8 +211,8 @@ class Config(_Section):
 
     def _check_heights(self) -> None:
         """Ranks of a VAE hold a band of every picture each, at least one latent row. ValueError."""
-        families = {family for model in self.registry.models.values() for family in model.limits.resolutions}
-        rows = min(floor16(height) // VAE_STRIDE_S for family in families for height, _ in BUCKETS[family].values())
+        heights = {height for model in self.registry.models.values() for height, _ in sizes(model)}
+        rows = min(heights) // VAE_STRIDE_S
         for pool in self.pools:
             if pool.grouped and DENOISE not in pool.grouped and pool.ranks > rows:
                 raise ValueError(

@@ -48,22 +48,41 @@ BUCKETS: Mapping[str, Mapping[float, Size]] = {
     },
 }  # fmt: skip
 
+# Portraits have tables of their own where the release has them; 540P, which it names and lacks, is the others'.
+PORTRAITS: Mapping[str, Mapping[float, Size]] = {
+    "64P": BUCKETS["64P"],
+    "480P": {
+        0.26: (320, 1216), 0.38: (384, 1024), 0.50: (448, 896), 0.577: (480, 832), 0.67: (512, 768),
+        0.82: (576, 704), 1.00: (640, 640), 1.22: (704, 576), 1.50: (768, 512), 1.86: (832, 448),
+        1.73: (832, 480), 2.00: (896, 448), 2.50: (960, 384), 2.83: (1088, 384), 3.60: (1152, 320),
+        3.80: (1216, 320), 4.00: (1280, 320),
+    },
+    "540P": BUCKETS["540P"],
+    "720P": {
+        0.22: (448, 2048), 0.29: (512, 1792), 0.36: (576, 1600), 0.45: (640, 1408), 0.55: (704, 1280),
+        0.56: (720, 1280), 0.63: (768, 1216), 0.76: (832, 1088), 0.88: (896, 1024), 1.00: (960, 960),
+        1.14: (1024, 896), 1.31: (1088, 832), 1.50: (1152, 768), 1.58: (1216, 768), 1.82: (1280, 704),
+        1.78: (1280, 720), 1.91: (1344, 704), 2.20: (1408, 640), 2.30: (1472, 640), 2.67: (1536, 576),
+        2.89: (1664, 576), 3.62: (1856, 512), 3.75: (1920, 512),
+    },
+}  # fmt: skip
+
 
 def floor16(pixels: int) -> int:
     """The largest multiple of 16 that is not above `pixels`."""
     return pixels // TOKEN_PIXELS * TOKEN_PIXELS
 
 
-def bucket(family: str, height: int, width: int) -> Size:
-    """The output size (height, width) for a source of the given size in a resolution family.
+def bucket(family: str, height: int, width: int, tables: Mapping[str, Mapping[float, Size]] = BUCKETS) -> Size:
+    """The output size (height, width) for a source of the given size in a resolution family of `tables`.
 
     Raises:
         InvalidRequest: the family does not exist.
     """
-    table = BUCKETS.get(family)
+    table = tables.get(family)
     if table is None:
         raise InvalidRequest(
-            f"Resolution {family!r} does not exist; use one of {', '.join(BUCKETS)}.", param="resolution"
+            f"Resolution {family!r} does not exist; use one of {', '.join(tables)}.", param="resolution"
         )
     ratio = height / width
     key = min(table, key=lambda candidate: abs(candidate - ratio))

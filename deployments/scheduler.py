@@ -24,13 +24,14 @@ from ray.serve.exceptions import RayServeException
 
 from cluster.config import Config
 from cluster.errors import StaleEpoch, Unavailable
-from cluster.graphs import StageGraph, graph
+from cluster.graphs import StageGraph
 from cluster.policy.dispatch import plan
 from cluster.policy.lease import Grace
 from cluster.records import Failure, StageCall, StageRef, Verdict, encode
 from cluster.store import open_store
 from cluster.store.base import ClusterState, Leadership
 from cluster.store.news import Topic
+from cluster.wiring import graph
 from deployments.artifacts import ArtifactStore
 from deployments.hints import Ack, HintTable
 from deployments.nodes import find_misplaced
@@ -71,7 +72,6 @@ class Scheduler:
         self._owner = f"scheduler-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._metrics = SchedulerMetrics()
         self._leadership: Leadership | None = None
-        self._graphs = {name: model.graph for name, model in config.registry.models.items()}
         # Half of the object store: the rest is for values on their way.
         self._hints: HintTable[Any] = HintTable(limit_nbytes=config.ray.object_store_nbytes // 2)
         self._grace = Grace(self._timing.lease_ttl_s)
@@ -186,7 +186,7 @@ class Scheduler:
         ready = {item.ref: item for item in state.ready}
         for call in calls:
             item = ready[call.ref]
-            task = asyncio.create_task(self._send(call, graph(self._graphs[item.model], item.results)))
+            task = asyncio.create_task(self._send(call, graph(item.graph, item.results)))
             self._calls.add(task)
             task.add_done_callback(self._calls.discard)
         await asyncio.sleep(0)  # they are on their way before anything is counted

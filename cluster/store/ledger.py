@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field, fields
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import BindParameter, RowMapping, Table, Update, bindparam, insert, select, update
 
@@ -20,6 +21,7 @@ from cluster.store.rows import JobRow, StageRow
 from cluster.store.schema import events, jobs, results, stages
 
 Values = dict[str, Any]
+R = TypeVar("R", JobRow, StageRow)
 
 _WRITTEN_ONLY = frozenset({"outputs", "snapshot"})  # large, and no rule reads them
 _JOB_NAMES = tuple(item.name for item in fields(JobRow))
@@ -37,8 +39,8 @@ class Ledger:
     """Some jobs of one write transaction."""
 
     lives: dict[str, Lifecycle]
-    _jobs_before: dict[str, Values] = field(default_factory=dict)
-    _stages_before: dict[str, list[Values]] = field(default_factory=dict)
+    _jobs_before: dict[str, JobRow] = field(default_factory=dict)
+    _stages_before: dict[str, list[StageRow]] = field(default_factory=dict)  # a long chain has hundreds
 
     def one(self, job_id: str) -> Lifecycle:
         """The lifecycle of a job that must exist. NotFound."""
@@ -83,8 +85,8 @@ async def load(tx: Transaction, job_ids: Collection[str], *, wait: bool = True) 
     }
     return Ledger(
         lives,
-        {job_id: plain(life.job) for job_id, life in lives.items()},
-        {job_id: [plain(stage) for stage in life.stages.values()] for job_id, life in lives.items()},
+        {job_id: copy(life.job) for job_id, life in lives.items()},
+        {job_id: [copy(stage) for stage in life.stages.values()] for job_id, life in lives.items()},
     )
 
 
@@ -141,8 +143,11 @@ def _value(value: object) -> object:
     return encode(value) if hasattr(value, "__dataclass_fields__") else value
 
 
-def _changes(row: JobRow | StageRow, before: Values) -> Values:
-    return {name: value for name, value in plain(row).items() if value != before[name]}
+def _changes(row: R, before: R) -> Values:
+    if row == before:
+        return {}
+    old = plain(before)
+    return {name: value for name, value in plain(row).items() if value != old[name]}
 
 
 async def _update(tx: Transaction, table: Table, values: Values, key: Values) -> None:

@@ -1,0 +1,63 @@
+"""Which of a chunk's decoded frames belong to the video, and which are handed on: a few are copied while all pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cluster.chains import PREFIX_FRAMES, Piece, decoded_latents, pieces
+from cluster.plans import VAE_STRIDE_T
+from cluster.records import StageWork
+from cluster.registry import MODELS
+from cluster.windows import MOTION_FRAMES, windows
+from components.values import Frames, Value
+
+
+@dataclass(slots=True)
+class Cut:
+    """A chunk's frames on their way, counted from the first that is decoded."""
+
+    piece: Piece | None  # None: the video gets none of them
+    hand: Mapping[str, Sequence[int]]  # port → the frames that it gets
+    _seen: int = 0
+    _taken: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
+
+    def pass_on(self, frames_FYXC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Of the next frames, uint8 [F, Y, X, 3], those that belong to the video; perhaps none."""
+        wanted = set().union(*self.hand.values())
+        for index, frame_YXC in enumerate(frames_FYXC, self._seen):
+            if index in wanted:
+                self._taken[index] = frame_YXC.copy()
+        begin, end = (0, 0) if self.piece is None else (self.piece.skipped, self.piece.skipped + self.piece.frames)
+        kept = frames_FYXC[max(0, begin - self._seen) : max(0, end - self._seen)]
+        self._seen += len(frames_FYXC)
+        return kept
+
+    def handed(self) -> Mapping[str, Value]:
+        """What the ports get, after the last frame. KeyError when a frame has not passed."""
+        return {
+            port: Frames(torch.from_numpy(np.stack([self._taken[index] for index in indices])))
+            for port, indices in self.hand.items()
+        }
+
+
+def cut_of(work: StageWork) -> Cut:
+    """The cut of a decode call."""
+    request, chunk = work.request, work.call.ref.chunk
+    found = {piece.chunk: piece for piece in pieces(request)}
+    hand: dict[str, Iterable[int]] = {}
+    match MODELS[request.model].graph:
+        case "extend" if chunk < max(found):
+            frames = VAE_STRIDE_T * (decoded_latents(request, chunk) - 1) + 1
+            hand["tail"] = range(frames - PREFIX_FRAMES, frames)
+        case "avatar":
+            made = windows(request.frames)
+            if chunk == 0:
+                hand = {f"key{w.index}": [w.key_frame] for w in made if w.key_frame is not None}
+            elif made[chunk].hands_on:
+                hand["tail"] = range(made[chunk].hand_from, made[chunk].hand_from + MOTION_FRAMES)
+    return Cut(found.get(chunk), {port: tuple(indices) for port, indices in hand.items()})
