@@ -1,4 +1,4 @@
-"""The noise sampler of reference-to-video: UniPC on the flow's sigma grid, with a state that can be carried away.
+"""Samplers, with a state that can be carried away, and the one of most families: UniPC on the flow's sigma grid.
 
 UniPC of order 2, predictor-corrector in B(h) variant 2, predicting x0 (Zhao et al. 2023, arXiv:2302.04867), driven by
 the library's implementation. Only the grid is given: later versions of the library start it at another sigma, and the
@@ -7,9 +7,9 @@ released models were distilled on the earlier one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,35 @@ class SamplerState:
 
     tensors: Mapping[str, torch.Tensor]
     counters: Mapping[str, Any]
+
+
+class Sampler(Protocol):
+    """One run's sampler; it knows its position. `step` must see every step of the grid once, in order."""
+
+    name: str
+    """Part of every snapshot's identity."""
+
+    @property
+    def timesteps(self) -> Sequence[float]:
+        """0 … 1000, one per step, falling."""
+        ...
+
+    @property
+    def position(self) -> int:
+        """Steps done."""
+        ...
+
+    def step(self, velocity: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
+        """From the velocity at `sample` to the next sample, both fp32 of one shape. ValueError after the last step."""
+        ...
+
+    def state(self) -> SamplerState:
+        """A view of the state between two steps; its tensors must not be changed."""
+        ...
+
+    def restore(self, state: SamplerState, device: torch.device) -> None:
+        """Continues where `state` was taken. KeyError when a part of it is missing."""
+        ...
 
 
 class FlowUniPC:

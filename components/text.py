@@ -12,6 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import UMT5Config, UMT5EncoderModel
 
+from components import text_original
 from components.checkpoints import load_strict, read_config
 from components.device import Placement
 from components.errors import CheckpointMismatch
@@ -47,17 +48,19 @@ class TextEncoder:
 
     @classmethod
     def load(cls, root: Path, placement: Placement) -> Self:
-        """From a release's `text_encoder/` and `tokenizer/`. CheckpointMismatch."""
+        """From a release's `text_encoder/` and `tokenizer/`, or their places in the original layout.
+
+        CheckpointMismatch.
+        """
+        if (file := root / text_original.FILE).is_file():
+            model = text_original.load(file, placement, TIED)
+            return cls(model, _tokenizer(root / text_original.TOKENIZER), placement)
         folder = root / "text_encoder"
         config = UMT5Config.from_dict(read_config(folder / "config.json"))
         with torch.device("meta"):
             model = UMT5EncoderModel(config)
         load_strict(model, folder, device=placement.device, dtype_of=lambda _: placement.dtype, tied=TIED)
-        # The file is the tokenizer; the classes around it rebuild parts of it differently from version to version.
-        file = root / "tokenizer" / "tokenizer.json"
-        if not file.is_file():
-            raise CheckpointMismatch(f"{file} is missing; the checkpoint is incomplete.")
-        return cls(model, Tokenizer.from_file(str(file)), placement)
+        return cls(model, _tokenizer(root / "tokenizer"), placement)
 
     def encode(self, prompt: str, negative_prompt: str | None) -> TextContext:
         """Both prompts as [1, TEXT_ROWS, D]; no negative prompt gives [1, 0, D], an empty one is encoded."""
@@ -76,3 +79,11 @@ class TextEncoder:
         ids_BL, mask_BL = ids_BL.to(device), mask_BL.to(device)
         rows_BLD: torch.Tensor = self._model(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
         return rows_BLD.masked_fill(mask_BL.unsqueeze(-1) == 0, 0)
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    # The file is the tokenizer; the classes around it rebuild parts of it differently from version to version.
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise CheckpointMismatch(f"{file} is missing; the checkpoint is incomplete.")
+    return Tokenizer.from_file(str(file))

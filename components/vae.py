@@ -21,10 +21,11 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
+from components import vae_original
 from components.checkpoints import known_arguments, load_strict, read_config
 from components.device import VAE_DTYPE, Placement
 from components.errors import CheckpointMismatch
-from components.values import Condition, Latents
+from components.values import Condition, Latents, PrefixCondition
 
 STRIDE_T = 4
 STRIDE_S = 8
@@ -39,7 +40,13 @@ class LatentScale:
 
     @classmethod
     def load(cls, root: Path) -> Self:
-        """From a release's `vae/config.json` alone: whoever denoises needs no VAE. CheckpointMismatch."""
+        """From a release's `vae/config.json` alone: whoever denoises needs no VAE. CheckpointMismatch.
+
+        The original layout has no configuration; its constants are the library's defaults.
+        """
+        if (root / vae_original.FILE).is_file():
+            with torch.device("meta"):
+                return cls.of(AutoencoderKLWan().config)
         return cls.of(read_config(root / "vae" / "config.json"))
 
     @classmethod
@@ -83,7 +90,9 @@ class Vae:
 
     @classmethod
     def load(cls, root: Path, placement: Placement) -> Self:
-        """From a release's `vae/`. CheckpointMismatch."""
+        """From a release's `vae/`, or `Wan2.1_VAE.pth` in the original layout. CheckpointMismatch."""
+        if (file := root / vae_original.FILE).is_file():
+            return cls(vae_original.load(file, placement.device), placement)
         folder = root / "vae"
         config = read_config(folder / "config.json")
         if config.get("is_residual") or config.get("patch_size"):
@@ -138,10 +147,29 @@ class Vae:
         posterior = DiagonalGaussianDistribution(torch.cat(moments, dim=2))
         return posterior.mean, posterior.logvar
 
-    def decode(self, latents: Latents) -> Iterator[np.ndarray]:
-        """The clip in 8 bits, chunk by chunk: uint8 [f, Y, X, 3], rounded to the nearest level."""
+    def encode_prefix(self, frames_FYXC: torch.Tensor) -> PrefixCondition:
+        """The frames that a video is continued from: the posterior's mean, normalised.
+
+        Args:
+            frames_FYXC: uint8 [4k + 1, Y, X, 3] at the video's size.
+
+        Raises:
+            ValueError: as `encode`.
+        """
+        video_BCFYX = frames_FYXC.permute(3, 0, 1, 2)[None].to(VAE_DTYPE).div(255).mul(2).sub(1)
+        mean_BCTHW, _ = self.encode(video_BCFYX)
+        return PrefixCondition(latents_BCTHW=self.scale.normalise(mean_BCTHW))
+
+    def decode(self, latents: Latents, *, truncate: bool = False) -> Iterator[np.ndarray]:
+        """The clip in 8 bits, chunk by chunk: uint8 [f, Y, X, 3].
+
+        Args:
+            latents: normalised.
+            truncate: to the level below, as the original does for extensions; else to the nearest.
+        """
         for frames_BCFYX in self.decode_float(latents):
-            levels_FYXC = frames_BCFYX[0].permute(1, 2, 3, 0).mul(255).round()
+            levels_FYXC = frames_BCFYX[0].permute(1, 2, 3, 0).mul(255)
+            levels_FYXC = levels_FYXC if truncate else levels_FYXC.round()
             yield levels_FYXC.to(torch.uint8).cpu().numpy()
 
     def decode_float(self, latents: Latents) -> Iterator[torch.Tensor]:

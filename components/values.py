@@ -57,4 +57,22 @@ class Latents(Value):
     video_BCTHW: torch.Tensor  # [1, 16, T, H, W] fp32
 
 
-VALUE_TYPES: Mapping[str, type[Value]] = {kind.kind: kind for kind in (TextContext, Condition, Latents)}
+@dataclass(frozen=True, slots=True)
+class PrefixCondition(Value):
+    """What a video is continued from: the mean of the VAE's posterior of its last frames, normalised."""
+
+    kind: ClassVar[str] = "PrefixCondition"
+    latents_BCTHW: torch.Tensor  # [1, 16, K, H, W] fp32
+
+
+@dataclass(frozen=True, slots=True)
+class Frames(Value):
+    """Pixels handed from one part of a chain to the next."""
+
+    kind: ClassVar[str] = "Frames"
+    frames_FYXC: torch.Tensor  # [F, Y, X, 3] uint8, RGB
+
+
+VALUE_TYPES: Mapping[str, type[Value]] = {
+    kind.kind: kind for kind in (TextContext, Condition, Latents, PrefixCondition, Frames)
+}

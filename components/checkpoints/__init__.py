@@ -1,7 +1,8 @@
 """Checkpoints: where they lie, whether they fit, and which ones they are."""
 
 from components.checkpoints.fingerprint import fingerprint
+from components.checkpoints.pickled import read_pth
 from components.checkpoints.source import known_arguments, read_config, resolve
-from components.checkpoints.weights import load_strict
+from components.checkpoints.weights import fill_strict, load_strict
 
-__all__ = ["fingerprint", "known_arguments", "load_strict", "read_config", "resolve"]
+__all__ = ["fill_strict", "fingerprint", "known_arguments", "load_strict", "read_config", "read_pth", "resolve"]

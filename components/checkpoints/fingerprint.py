@@ -6,8 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from components.checkpoints.headers import list_tensors
 from components.checkpoints.source import read_config
-from components.checkpoints.weights import list_tensors
 
 _SAMPLE_NBYTES = 4096
 

@@ -13,7 +13,11 @@ from huggingface_hub import snapshot_download
 
 from components.errors import CheckpointMismatch
 
-_FILES = ("*.json", "*.safetensors")  # everything the loaders read; other formats of the same weights stay away
+_FILES = (
+    "*.json",
+    "*.safetensors",
+    "*.pth",
+)  # everything the loaders read; other formats of the same weights stay away
 
 
 def resolve(checkpoint: str, revision: str | None) -> Path:

@@ -1,137 +1,98 @@
 """Strict loading: every key of the model from disk, no key of the disk unused, every shape as declared.
 
 The module is built on the meta device, so nothing is allocated or initialised twice. Tensors come memory-mapped out
-of the safetensors files: on CPU in their stored dtype they stay mapped (processes share the pages), elsewhere each
-one is converted on its way to the device.
+of the files: on CPU in their stored dtype they stay mapped (processes share the pages), elsewhere each one is converted
+on its way to the device.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 
-from components.checkpoints.source import read_config
+from components.checkpoints.headers import FLOATS, Entry, list_tensors
+from components.checkpoints.pickled import PTH, describe, read_pth
 from components.errors import CheckpointMismatch
-
-_STEMS = ("diffusion_pytorch_model", "model")  # diffusers' and transformers' file names
-_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
-_MAX_HEADER_NBYTES = 100 * 2**20  # the format's own limit
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One tensor as its file's header describes it. `start` and `stop` are absolute byte offsets."""
-
-    file: Path
-    name: str  # as stored
-    dtype: str  # the format's name: "F32"
-    shape: tuple[int, ...]
-    start: int
-    stop: int
-
-
-def read_header(file: Path) -> dict[str, Entry]:
-    """Every tensor of one safetensors file, without reading any data.
-
-    Raises:
-        CheckpointMismatch: the file is missing, not of that format, or shorter than its header says.
-    """
-    try:
-        nbytes = file.stat().st_size
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if not 0 < length <= min(nbytes - 8, _MAX_HEADER_NBYTES):
-                raise ValueError("header length out of range")
-            header = json.loads(stream.read(length))
-        header.pop("__metadata__", None)
-        base = 8 + length
-        entries = {
-            name: Entry(
-                file, name, row["dtype"], tuple(row["shape"]), *(base + offset for offset in row["data_offsets"])
-            )
-            for name, row in header.items()
-        }
-    except OSError as error:
-        raise CheckpointMismatch(f"{file} cannot be read; the checkpoint is incomplete ({error.strerror}).") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointMismatch(f"{file} is not a safetensors file; fetch the checkpoint again.") from error
-    if any(entry.stop > nbytes for entry in entries.values()):
-        raise CheckpointMismatch(f"{file} is shorter than its header says; fetch the checkpoint again.")
-    return entries
-
-
-def list_tensors(folder: Path) -> dict[str, Entry]:
-    """Every tensor of a component's folder: one file, or the shards that its index names.
-
-    Raises:
-        CheckpointMismatch: no weights there, a shard is missing, or the index and the shards disagree.
-    """
-    for stem in _STEMS:
-        index = folder / f"{stem}.safetensors.index.json"
-        if index.is_file():
-            return _from_index(index)
-        single = folder / f"{stem}.safetensors"
-        if single.is_file():
-            return read_header(single)
-    expected = " or ".join(f"{stem}.safetensors" for stem in _STEMS)
-    raise CheckpointMismatch(f"{folder} holds no weights; expected {expected}, or their index and shards.")
-
-
-def _from_index(index: Path) -> dict[str, Entry]:
-    placed = read_config(index).get("weight_map")
-    if not isinstance(placed, dict) or not all(isinstance(name, str) for name in placed.values()):
-        raise CheckpointMismatch(f"{index} has no usable weight_map; fetch the checkpoint again.")
-    entries: dict[str, Entry] = {}
-    for shard in sorted(set(placed.values())):
-        for name, entry in read_header(index.parent / shard).items():
-            if placed.get(name) != shard:
-                raise CheckpointMismatch(f"{shard} holds {name!r}, which {index.name} does not place there.")
-            entries[name] = entry
-    if absent := sorted(set(placed) - set(entries)):
-        raise CheckpointMismatch(f"{index.parent}: {_first(absent)} is named by {index.name} but in no shard.")
-    return entries
 
 
 def load_strict(
     module: torch.nn.Module,
-    folder: Path,
+    source: Path,
     *,
     device: torch.device,
     dtype_of: Callable[[str], torch.dtype],
     tied: Mapping[str, str] | None = None,
+    stored_as: Callable[[str], str] = str,
 ) -> None:
     """Fills a module built on the meta device, in place, and sets it to evaluation mode.
 
     Args:
         module: any module; buffers outside its state dict must be real already.
-        folder: a component's folder of a checkpoint.
+        source: a component's folder of a checkpoint, with safetensors; or a `.pth` file.
         device: where the parameters go.
         dtype_of: parameter name → the dtype it is kept in.
         tied: alias → canonical name of parameters that are one tensor. Files may store either name or both.
+        stored_as: parameter name → its name in the files.
 
     Raises:
         CheckpointMismatch: a key is missing, unexpected, mis-shaped or not a float; the message names the first
-            of each sort and counts the others.
+            of each sort, as it is stored, and counts the others.
     """
-    entries = _untie(list_tensors(folder), tied or {}, folder)
-    _check(module, entries, tied or {}, folder)
+    if source.suffix == PTH:
+        tensors = read_pth(source)
+        fill_strict(module, tensors, source, device=device, dtype_of=dtype_of, tied=tied, stored_as=stored_as)
+        return
+    tied = tied or {}
+    entries = _untie(list_tensors(source), {stored_as(a): stored_as(b) for a, b in tied.items()}, source)
+    check_entries(module, entries, source, tied=tied, stored_as=stored_as)
+    _fill(module, _mapped(entries), device, dtype_of, tied, stored_as)
+
+
+def fill_strict(
+    module: torch.nn.Module,
+    tensors: Mapping[str, torch.Tensor],
+    source: Path,
+    *,
+    device: torch.device,
+    dtype_of: Callable[[str], torch.dtype],
+    tied: Mapping[str, str] | None = None,
+    stored_as: Callable[[str], str] = str,
+) -> None:
+    """The same from tensors by stored name, for files that must be rearranged first; `source` is for messages."""
+    check_entries(module, describe(source, tensors), source, tied=tied, stored_as=stored_as)
+    _fill(module, tensors.items(), device, dtype_of, tied or {}, stored_as)
+
+
+def _fill(
+    module: torch.nn.Module,
+    pairs: Iterable[tuple[str, torch.Tensor]],
+    device: torch.device,
+    dtype_of: Callable[[str], torch.dtype],
+    tied: Mapping[str, str],
+    stored_as: Callable[[str], str],
+) -> None:
+    names = {stored_as(name): name for name in module.state_dict() if name not in tied}
+    for stored, tensor in pairs:
+        name = names[stored]
+        _place(module, name, tensor.to(device, dtype_of(name)))
+    for alias, name in tied.items():
+        owner, leaf = _owner(module, alias)
+        setattr(owner, leaf, module.get_parameter(name))
+    module.eval()
+
+
+def _mapped(entries: Mapping[str, Entry]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor, file by file, memory-mapped."""
     stored: dict[Path, list[str]] = {}
     for name, entry in entries.items():
         stored.setdefault(entry.file, []).append(name)
     for file, names in sorted(stored.items()):
         with safe_open(file, framework="pt", device="cpu") as source:
             for name in names:
-                tensor = source.get_tensor(entries[name].name).to(device, dtype_of(name))
-                _place(module, name, tensor)
-    for alias, name in (tied or {}).items():
-        owner, leaf = _owner(module, alias)
-        setattr(owner, leaf, module.get_parameter(name))
-    module.eval()
+                yield name, source.get_tensor(entries[name].name)
 
 
 def _untie(entries: dict[str, Entry], tied: Mapping[str, str], folder: Path) -> dict[str, Entry]:
@@ -147,8 +108,18 @@ def _untie(entries: dict[str, Entry], tied: Mapping[str, str], folder: Path) -> 
     return untied
 
 
-def _check(module: torch.nn.Module, entries: Mapping[str, Entry], tied: Mapping[str, str], folder: Path) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items() if name not in tied}
+def check_entries(
+    module: torch.nn.Module,
+    entries: Mapping[str, Entry],
+    source: Path,
+    *,
+    tied: Mapping[str, str] | None = None,
+    stored_as: Callable[[str], str] = str,
+) -> None:
+    """Compares the state of a module, on the meta device or not, with what files hold. CheckpointMismatch."""
+    expected = {
+        stored_as(name): tuple(tensor.shape) for name, tensor in module.state_dict().items() if name not in (tied or {})
+    }
     problems = []
     if missing := sorted(set(expected) - set(entries)):
         problems.append(f"missing {_first(missing)}")
@@ -158,10 +129,10 @@ def _check(module: torch.nn.Module, entries: Mapping[str, Entry], tied: Mapping[
     if misshaped := [name for name in common if entries[name].shape != expected[name]]:
         name = misshaped[0]
         problems.append(f"{_first(misshaped)} of shape {entries[name].shape} where the model has {expected[name]}")
-    if unusable := [name for name in common if entries[name].dtype not in _FLOATS]:
+    if unusable := [name for name in common if entries[name].dtype not in FLOATS]:
         problems.append(f"{_first(unusable)} of dtype {entries[unusable[0]].dtype} where a float is needed")
     if problems:
-        raise CheckpointMismatch(f"{folder} does not fit {type(module).__name__}: {'; '.join(problems)}.")
+        raise CheckpointMismatch(f"{source} does not fit {type(module).__name__}: {'; '.join(problems)}.")
 
 
 def _first(names: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ where no image was given, because zero references take part in attention too.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from diffusers import WanTransformer3DModel
@@ -17,13 +17,10 @@ from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from components.attention import pick
 from components.checkpoints import fingerprint, known_arguments, load_strict, read_config
 from components.device import Placement
-from components.errors import CheckpointMismatch, Unsupported
+from components.dit import wan
+from components.errors import CheckpointMismatch
 
 REFERENCE_SLOTS = 4
-
-_FP32_PARTS = frozenset({"time_embedder", "time_proj", "scale_shift_table", "norm1", "norm2", "norm3"})
-"""Parts of parameter names that stay fp32 beside bf16 blocks: the modulation from the timestep on, and the norms.
-The library's list lacks `time_proj`: its six modulation vectors would be rounded to bf16 before every block."""
 
 
 class ReferenceDiT:
@@ -40,9 +37,7 @@ class ReferenceDiT:
         self._model = model
         self._placement = placement
         self.weights = weights
-        # The library casts the modulation to the context's dtype, so the context goes in as fp32 and becomes the
-        # blocks' dtype only here, behind that cast.
-        model.condition_embedder.text_embedder.register_forward_pre_hook(_to_weight_dtype)
+        model.condition_embedder.text_embedder.register_forward_pre_hook(wan.to_weight_dtype)
 
     @classmethod
     def load(cls, root: Path, placement: Placement, attention: str = "auto") -> Self:
@@ -63,7 +58,7 @@ class ReferenceDiT:
             model,
             folder,
             device=placement.device,
-            dtype_of=lambda name: placement.dtype if _FP32_PARTS.isdisjoint(name.split(".")) else torch.float32,
+            dtype_of=lambda name: wan.dtype_of(placement, name),
         )
         model.set_attention_backend(backend)
         return cls(model, placement, weights=fingerprint(folder))
@@ -111,7 +106,7 @@ class ReferenceDiT:
         """
         device, frames = self._placement.device, video_BCTHW.shape[2]
         hidden_BCTHW = torch.cat([video_BCTHW, references_BCKHW], dim=2).to(device, self._placement.dtype)
-        self._refuse_beyond_rope(hidden_BCTHW)
+        wan.refuse_beyond_rope(self._model, hidden_BCTHW)
         (velocity_BCTHW,) = self._model(
             hidden_states=hidden_BCTHW,
             timestep=timestep_B.to(device),
@@ -120,17 +115,3 @@ class ReferenceDiT:
         )
         result_BCTHW: torch.Tensor = velocity_BCTHW[:, :, :frames].float()
         return result_BCTHW
-
-    def _refuse_beyond_rope(self, hidden_BCTHW: torch.Tensor) -> None:
-        options = self._model.config
-        limit = int(options.rope_max_seq_len)
-        sides = [side // patch for side, patch in zip(hidden_BCTHW.shape[2:], options.patch_size, strict=True)]
-        if max(sides) > limit:
-            raise Unsupported(
-                f"The clip has {' × '.join(map(str, sides))} positions but this checkpoint's rope table ends at "
-                f"{limit} per axis; ask for a shorter or smaller video."
-            )
-
-
-def _to_weight_dtype(module: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    return (args[0].to(module.linear_1.weight.dtype),)

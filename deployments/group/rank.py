@@ -15,13 +15,10 @@ from cluster.pools import Pool
 from cluster.records import Handle, StageWork
 from components import checkpoints
 from components.branches import Branches, in_turn
-from components.denoiser import Denoiser, DenoiseSpec, Run
-from components.dit import ReferenceDiT
+from components.denoiser import Denoiser, DenoiseSpec, ReferenceTask, Run, Task
 from components.errors import NonFiniteLatents, SnapshotMismatch
 from components.snapshot import Snapshot
 from components.usp import BranchParallel, Meshes, SequenceParallel, pick, vote
-from components.vae import LatentScale
-from components.values import Condition, TextContext
 from deployments.group import commands
 from deployments.group.commands import Command, Done
 from deployments.group.member import Member
@@ -75,16 +72,16 @@ class Rank(Member):
         self._empty()
         served = next(served for served in self._config.models if served.name == model)
         root: Path = checkpoints.resolve(served.checkpoint, served.revision)
-        dit = ReferenceDiT.load(root, self._placement, self._config.denoise.attention)
-        self._denoiser = Denoiser(dit, LatentScale.load(root), self._share(dit))
+        task = ReferenceTask.load(root, self._placement, self._config.denoise.attention)
+        self._denoiser = Denoiser(task, self._share(task))
 
-    def _share(self, dit: ReferenceDiT) -> Branches:
+    def _share(self, task: Task) -> Branches:
         """Shares the forwards among the ranks as the pool says; how the branches of a step are carried out."""
-        pool, heads = self._pool, int(dit.model.config.num_attention_heads)
+        pool, heads = self._pool, int(task.model.config.num_attention_heads)
         layout = pick(pool.ranks // pool.branches, heads, pool.ulysses, pool.ring)
         if self._meshes is None:
             return in_turn
-        sequence = SequenceParallel(dit.model, self._meshes, None if pool.engine == "torch" else pool.engine)
+        sequence = SequenceParallel(task.model, self._meshes, None if pool.engine == "torch" else pool.engine)
         if pool.branches > 1:
             return BranchParallel(sequence, self._meshes, inner=layout, whole=pick(pool.ranks, heads))
         sequence.use(layout)
@@ -108,11 +105,10 @@ class Rank(Member):
             guidance=request.guidance,
             guidance_image=request.guidance_image,
         )
-        context = self._open(work.inputs["context"], hints, TextContext)
-        condition = self._open(work.inputs["condition"], hints, Condition)
+        inputs = [self._open(work.inputs[port], hints, kind) for port, kind in self._loaded.ports.items()]
         if work.snapshot is None:
-            return self._loaded.begin(spec, context, condition)
-        return self._loaded.restore(self._read(work.snapshot), spec, context, condition)
+            return self._loaded.begin(spec, *inputs)
+        return self._loaded.restore(self._read(work.snapshot), spec, *inputs)
 
     def _read(self, handle: Handle) -> Snapshot:
         """A stored snapshot. SnapshotMismatch when it is gone or damaged: the job starts over."""

@@ -15,7 +15,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from cluster import plans
 from components.checkpoints import known_arguments
-from components.denoiser import Denoiser, DenoiseSpec
+from components.denoiser import Denoiser, DenoiseSpec, ReferenceTask
 from components.device import Placement
 from components.dit.reference import ReferenceDiT
 from components.image import letterbox
@@ -168,7 +168,7 @@ def test_golden_whole_run(case):
         guidance_image=config["guidance_scale_img"],
     )
     context = TextContext(tensors["in.prompt_embeds"], tensors["in.negative_prompt_embeds"])
-    denoiser = Denoiser(dit, vae.scale)
+    denoiser = Denoiser(ReferenceTask(dit, vae.scale))
     run = denoiser.begin(spec, context, vae.encode_references(torch.stack(images)))
     while not run.done:
         denoiser.step(run)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from components.checkpoints import known_arguments, read_config
-from components.denoiser import Denoiser
+from components.denoiser import Denoiser, ReferenceTask
 from components.device import Placement
 from components.dit import ReferenceDiT
 from components.text import TextEncoder
@@ -44,7 +44,7 @@ def dit(root, cpu) -> ReferenceDiT:
 
 @pytest.fixture(scope="session")
 def denoiser(root, cpu) -> Denoiser:
-    return Denoiser.load(root, cpu)
+    return Denoiser(ReferenceTask.load(root, cpu))
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from diffusers import UniPCMultistepScheduler, WanTransformer3DModel
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from safetensors.torch import load_file, save_file
 
-from components.denoiser import Denoiser, DenoiseSpec, Snapshot
+from components.denoiser import Denoiser, DenoiseSpec, ReferenceTask, Snapshot
 from components.dit import REFERENCE_SLOTS
 from components.errors import NonFiniteLatents, SnapshotMismatch
 from components.tiny import write_r2v
@@ -33,9 +33,9 @@ def test_noise_is_drawn_first_then_each_reference_in_order(denoiser, vae, contex
     for slot in range(2):
         moments = torch.cat([condition.mean_KCHW[slot], condition.logvar_KCHW[slot]])[None, :, None]
         sample = DiagonalGaussianDistribution(moments).sample(generator)
-        assert torch.equal(run.references_BCKHW[:, :, slot : slot + 1], vae.scale.normalise(sample))
-    assert not run.references_BCKHW[:, :, 2:].any()
-    assert run.references_BCKHW.shape[2] == REFERENCE_SLOTS
+        assert torch.equal(run.flow.references_BCKHW[:, :, slot : slot + 1], vae.scale.normalise(sample))
+    assert not run.flow.references_BCKHW[:, :, 2:].any()
+    assert run.flow.references_BCKHW.shape[2] == REFERENCE_SLOTS
     assert torch.equal(run.generator.get_state(), generator.get_state())
 
 
@@ -45,7 +45,7 @@ def test_equals_a_loop_over_the_library(root, denoiser, context, condition, spec
     solver = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0)
     solver.set_timesteps(sigmas=(1 - torch.linspace(1, 0.001, 5, dtype=torch.float64)).flip(0)[:-1].numpy())
     run = denoiser.begin(spec, context, condition)
-    latents, references = run.latents_BCTHW, run.references_BCKHW
+    latents, references = run.latents_BCTHW, run.flow.references_BCKHW
 
     def forward(frames, text, t):
         return model(torch.cat([latents, frames], dim=2), t[None], text, return_dict=False)[0][:, :, :3]
@@ -63,8 +63,8 @@ def test_equals_a_loop_over_the_library(root, denoiser, context, condition, spec
 
 def test_guidance_one_takes_one_evaluation_and_guidance_three(denoiser, context, condition, monkeypatch):
     calls = []
-    forward = denoiser._dit.forward
-    monkeypatch.setattr(denoiser._dit, "forward", lambda *args: calls.append(1) or forward(*args))
+    forward = denoiser.task._dit.forward
+    monkeypatch.setattr(denoiser.task._dit, "forward", lambda *args: calls.append(1) or forward(*args))
     denoiser.step(denoiser.begin(SPEC, context, condition))
     assert len(calls) == 1
     denoiser.step(denoiser.begin(GUIDED, context, condition))
@@ -111,13 +111,13 @@ import json, sys
 from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
-from components.denoiser import Denoiser, DenoiseSpec, Snapshot
+from components.denoiser import Denoiser, DenoiseSpec, ReferenceTask, Snapshot
 from components.device import Placement
 from components.values import Condition, TextContext
 
 torch.set_num_threads(int(sys.argv[3]))
 folder = Path(sys.argv[2])
-denoiser = Denoiser.load(Path(sys.argv[1]), Placement.of("cpu"))
+denoiser = Denoiser(ReferenceTask.load(Path(sys.argv[1]), Placement.of("cpu")))
 tensors = load_file(folder / "inputs.safetensors")
 context = TextContext(tensors["prompt_BLD"], tensors["negative_BLD"])
 condition = Condition(tensors["mean_KCHW"], tensors["logvar_KCHW"])
@@ -199,7 +199,7 @@ def test_another_origin_is_refused_by_field(denoiser, context, condition, field)
 
 def test_other_weights_and_other_inputs_are_told_apart(denoiser, context, condition, cpu, tmp_path):
     write_r2v(tmp_path / "other", seed=1)
-    other = Denoiser.load(tmp_path / "other", cpu)
+    other = Denoiser(ReferenceTask.load(tmp_path / "other", cpu))
     snapshot = denoiser.snapshot(denoiser.begin(SPEC, context, condition))
     with pytest.raises(SnapshotMismatch, match="weights"):
         other.restore(snapshot, SPEC, context, condition)

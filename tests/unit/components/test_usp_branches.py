@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from components.denoiser import Denoiser, DenoiseSpec
+from components.denoiser import Denoiser, DenoiseSpec, ReferenceTask
 from components.device import Placement
 from components.usp import SINGLE, Layout
 from tests.unit.components import usp_ranks
@@ -58,7 +58,7 @@ def test_branches_equal_those_in_turn(request, expected, ranks, inner, whole, co
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 def test_a_whole_run(request, root, ranks, inner, whole, guidance):
     spec = DenoiseSpec(height=48, width=80, latent_frames=3, steps=4, seed=5, guidance=guidance, guidance_image=2.0)
-    denoiser = Denoiser.load(root, Placement.of("cpu"))
+    denoiser = Denoiser(ReferenceTask.load(root, Placement.of("cpu")))
     run = denoiser.begin(spec, *usp_ranks.denoise_inputs(spec))
     while not run.done:
         denoiser.step(run)

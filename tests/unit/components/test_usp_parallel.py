@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from components.denoiser import Denoiser, DenoiseSpec
+from components.denoiser import Denoiser, DenoiseSpec, ReferenceTask
 from components.device import Placement
 from components.usp import SINGLE, Layout, legal_layouts
 from tests.unit.components import usp_ranks
@@ -90,7 +90,7 @@ def test_layout_changes_between_forwards(world_4, expected):
 def test_a_whole_run_with_another_layout_at_every_step(world_4, root, guidance):
     # 3 × 5 positions by 3 + 4 frames: 105 tokens, odd for every degree.
     spec = DenoiseSpec(height=48, width=80, latent_frames=3, steps=4, seed=5, guidance=guidance)
-    denoiser = Denoiser.load(root, Placement.of("cpu"))
+    denoiser = Denoiser(ReferenceTask.load(root, Placement.of("cpu")))
     run = denoiser.begin(spec, *usp_ranks.denoise_inputs(spec))
     while not run.done:
         denoiser.step(run)

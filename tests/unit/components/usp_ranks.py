@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from diffusers import WanTransformer3DModel
 
-from components.denoiser import Denoiser
+from components.denoiser import Denoiser, ReferenceTask
 from components.device import Placement
 from components.dit import ReferenceDiT
 from components.usp import BranchParallel, Meshes, SequenceParallel, highest, vote
@@ -125,7 +125,7 @@ def denoise(state, root, spec, layouts) -> np.ndarray:
     """A whole run, each step under the next layout, carried through a snapshot between any two steps."""
     context, condition = denoise_inputs(spec)
     dit = ReferenceDiT.load(root, Placement.of("cpu"))
-    denoiser = Denoiser(dit, LatentScale.load(root))
+    denoiser = Denoiser(ReferenceTask(dit, LatentScale.load(root)))
     shared = SequenceParallel(dit.model, meshes(state))
     run = denoiser.begin(spec, context, condition)
     while not run.done:
@@ -156,7 +156,7 @@ def denoise_branches(state, root, spec, inner, whole) -> np.ndarray:
     context, condition = denoise_inputs(spec)
     dit = ReferenceDiT.load(root, Placement.of("cpu"))
     evaluate = BranchParallel(SequenceParallel(dit.model, meshes(state)), meshes(state), inner=inner, whole=whole)
-    denoiser = Denoiser(dit, LatentScale.load(root), evaluate)
+    denoiser = Denoiser(ReferenceTask(dit, LatentScale.load(root)), evaluate)
     run = denoiser.begin(spec, context, condition)
     while not run.done:
         denoiser.step(run)

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, Wa
 from transformers import UMT5EncoderModel
 
 from components.checkpoints import fingerprint
-from components.denoiser import Denoiser, DenoiseSpec
+from components.denoiser import Denoiser, DenoiseSpec, ReferenceTask
 from components.text import TextEncoder
 from components.tiny import write_r2v
 from components.vae import Vae
@@ -118,7 +118,7 @@ def test_tokenizer_speaks_english_without_unknowns(text):
 def test_a_whole_video_is_neither_flat_nor_saturated(root, cpu):
     images_KCYX = torch.rand((4, 3, 64, 112), generator=torch.Generator().manual_seed(3)) * 2 - 1
     context = TextEncoder.load(root, cpu).encode("a cat on a table", None)
-    vae, denoiser = Vae.load(root, cpu), Denoiser.load(root, cpu)
+    vae, denoiser = Vae.load(root, cpu), Denoiser(ReferenceTask.load(root, cpu))
     spec = DenoiseSpec(height=64, width=112, latent_frames=7, steps=8, seed=0)
     run = denoiser.begin(spec, context, vae.encode_references(images_KCYX))
     while not run.done:

@@ -1,0 +1,28 @@
+"""Denoising, one step at a time: one loop for every model, one task per family.
+
+spec        the numbers of one run
+task        what a family brings: its inputs, its sampler, what it draws, how it evaluates
+loop        what all have in common: steps, snapshots, the check for NaN, identity
+reference   reference-to-video
+extension   single-shot extension and shot switching
+"""
+
+from components.denoiser.extension import ExtensionTask, ShotTask
+from components.denoiser.loop import Denoiser, Run, Snapshot
+from components.denoiser.reference import ReferenceTask
+from components.denoiser.spec import DenoiseSpec
+from components.denoiser.task import Flow, Start, Task, pick
+
+__all__ = [
+    "DenoiseSpec",
+    "Denoiser",
+    "ExtensionTask",
+    "Flow",
+    "ReferenceTask",
+    "Run",
+    "ShotTask",
+    "Snapshot",
+    "Start",
+    "Task",
+    "pick",
+]
