@@ -82,6 +82,13 @@ def decoded_latents(request: Request, chunk: int) -> int:
     return latent_frames(request.frames)
 
 
+def new_latents(request: Request, chunk: int) -> int:
+    """Latent frames that a chunk's denoising makes, those of its prefix not included."""
+    if MODELS[request.model].graph == "extend":
+        return rolls(request.duration_s)[chunk - 1]
+    return decoded_latents(request, chunk)
+
+
 def pieces(request: Request) -> Sequence[Piece]:
     """What each chunk of a request adds to its video, in order."""
     parts: list[tuple[int, int, int, int]] = []  # chunk, latents, skipped, frames

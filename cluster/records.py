@@ -294,6 +294,7 @@ class StageWork:
     snapshot: Handle | None  # where a previous attempt had got to
     created_at: datetime  # of the job
     deadline_at: datetime | None
+    final: bool = False  # whether the stage makes its result's file
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,9 +44,7 @@ def _work_key(call: StageCall, name: str) -> str:
 class Film:
     """One attempt's files while they are made."""
 
-    def __init__(
-        self, work: StageWork, piece: Piece, artifacts: ArtifactStore, folder: str, scratch: Path
-    ) -> None:
+    def __init__(self, work: StageWork, piece: Piece, artifacts: ArtifactStore, folder: str, scratch: Path) -> None:
         """`folder` is the attempt's among the artifacts, `scratch` a local one. MediaError when an encoder refuses."""
         request = work.request
         self._call = work.call

@@ -69,6 +69,7 @@ async def claim(tx: Transaction, call: StageCall, worker_id: str, lease_s: float
         snapshot=None if snapshot is None else decode(Handle, snapshot),
         created_at=job.created_at,
         deadline_at=job.deadline_at,
+        final=mine.final,
     )
 
 

@@ -30,8 +30,8 @@ class WebmEncoder:
     def __init__(
         self, path: str | os.PathLike[str], height: int, width: int, fps: int, *, crf: int, first_frame: int = 0
     ) -> None:
-        """`crf`: 0 (largest) … 63 (worst); `first_frame`: where a part of a video begins in it. ValueError for sizes and rates as `FrameSource`; MediaError when the encoder
-        refuses them; OSError when the file cannot be written.
+        """`crf`: 0 (largest) … 63 (worst); `first_frame`: where a part of a video begins in it. ValueError for sizes
+        and rates as `FrameSource`; MediaError when the encoder refuses them; OSError when the file cannot be written.
         """
         self._source = FrameSource(height, width, fps, first_frame=first_frame)
         self._open = True
@@ -55,7 +55,7 @@ class WebmEncoder:
             self._mux(frame)
 
     def finish(self) -> int:
-        """Ends the file; returns the number of the frame behind its last. ValueError when closed already; MediaError, OSError."""
+        """Ends the file; returns the number of the frame behind it. ValueError when closed; MediaError, OSError."""
         if not self._open:
             raise ValueError("the encoder is closed")
         self._mux(None)

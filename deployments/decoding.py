@@ -1,0 +1,65 @@
+"""Latents → segments → file, chunk by chunk. Frames leave the VAE a few at a time and go straight into the encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from cluster.chains import decoded_latents
+from cluster.registry import MODELS
+from components.vae import Vae
+from components.values import Latents
+from deployments.cut import Cut, cut_of
+from deployments.final import final_file
+from deployments.parts import OUT, collect, store_parts
+from deployments.room import Produced, Room
+from deployments.segments import SegmentRows, SegmentWriter
+from deployments.weights import Weights
+
+TRUNCATED = frozenset({"extend", "shot"})  # kinds of graph whose pixels the original rounds down
+
+
+class DecodeStage:
+    """Every chunk's frames become stored segments of one timeline; the last chunk's call makes the file of them all."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._vaes = weights.load(Vae.load)
+
+    async def run(self, room: Room) -> Produced:
+        request, chunk = room.request, room.work.call.ref.chunk
+        latents = await room.open("latents", Latents)
+        truncate = MODELS[request.model].graph in TRUNCATED
+        frames = self._vaes[request.model].decode(latents, truncate=truncate)
+        return await stored(room, frames, cut_of(room.work), decoded_latents(request, chunk))
+
+
+async def stored(room: Room, frames: Iterator[np.ndarray], cut: Cut, steps: int) -> Produced:
+    """Encodes and stores a chunk while it is decoded.
+
+    Args:
+        room: of the call.
+        frames: uint8 [f, Y, X, 3], of all the chunk.
+        cut: which of them count.
+        steps: how often `frames` gives some.
+    """
+    if cut.piece is None:
+        for step in range(steps):
+            room.lease.advance(step, steps)
+            cut.pass_on(await room.compute(next, frames))
+        return Produced(cut.handed())
+    rows = SegmentRows(room)
+    async with SegmentWriter(room.work, cut.piece, room.artifacts, rows, room.scratch) as writer:
+        step = 0
+        while (some := await room.compute(next, frames, None)) is not None:
+            room.lease.advance(step, steps)
+            kept = cut.pass_on(some)
+            if len(kept):
+                await writer.write(kept)
+            step += 1
+        await writer.finish()
+    room.lease.advance(steps, steps)
+    parts = await collect(room, rows.files, cut.piece.frames)
+    if room.last:
+        return Produced(artifact=await final_file(room, parts))
+    return Produced(cut.handed(), {OUT: await store_parts(room, parts)})

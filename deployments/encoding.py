@@ -1,0 +1,72 @@
+"""The stages that turn a request's text, images and videos into what the denoiser attends to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import BinaryIO
+
+import torch
+
+from cluster.chains import PREFIX_FRAMES, shot_condition_frames
+from cluster.records import Request
+from cluster.registry import MODELS
+from components.image import letterbox
+from components.media.clip import last_frames
+from components.media.image import read
+from components.text import TextEncoder
+from components.vae import Vae
+from components.values import Condition, Frames, PrefixCondition
+from deployments.inputs import input_bytes, input_file
+from deployments.room import Produced, Room
+from deployments.weights import Weights
+
+
+class TextStage:
+    """Prompt → TextContext."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._encoders = weights.load(TextEncoder.load)
+
+    async def run(self, room: Room) -> Produced:
+        request = room.request
+        negative = request.negative_prompt if request.guidance > 1 else None
+        encoder = self._encoders[request.model]
+        return Produced({"context": await room.compute(encoder.encode, request.prompt, negative)})
+
+
+class ConditionStage:
+    """Reference images → Condition; the end of a video, or of the roll before → PrefixCondition."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._vaes = weights.load(Vae.load)
+        self._max_pixels = weights.config.media.max_image_pixels
+
+    async def run(self, room: Room) -> Produced:
+        request = room.request
+        if MODELS[request.model].graph in {"extend", "shot"}:
+            return Produced({"condition": await self._prefix(room)})
+        files = [await input_bytes(room, image) for image in request.images]
+        return Produced({"condition": await room.compute(self._encode, request, files)})
+
+    async def _prefix(self, room: Room) -> PrefixCondition:
+        request = room.request
+        if "tail" in room.work.inputs:
+            tail = await room.open("tail", Frames)
+        else:
+            async with input_file(room, request.video) as file:
+                tail = await room.compute(prefix_of, request, file)
+        return await room.compute(self._vaes[request.model].encode_prefix, tail.frames_FYXC)
+
+    def _encode(self, request: Request, files: Sequence[bytes]) -> Condition:
+        images = [letterbox(read(data, max_pixels=self._max_pixels), request.height, request.width) for data in files]
+        return self._vaes[request.model].encode_references(torch.stack(images))
+
+
+def prefix_of(request: Request, file: BinaryIO) -> Frames:
+    """The end of a stored video at the size of the new one.
+
+    Raises:
+        MediaError: it cannot be read, or is shorter.
+    """
+    count = shot_condition_frames(request.duration_s) if MODELS[request.model].graph == "shot" else PREFIX_FRAMES
+    return Frames(torch.from_numpy(last_frames(file, count, request.height, request.width)))
