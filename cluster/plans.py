@@ -11,6 +11,7 @@ tables' own rounded ratios, not the exact ones: the choice must use them to agre
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from cluster.errors import InvalidRequest
 
@@ -119,3 +120,82 @@ def latent_frames(frames: int) -> int:
     if frames < 1 or (frames - 1) % VAE_STRIDE_T:
         raise ValueError(f"{frames} frames is not of the form 4k + 1")
     return (frames - 1) // VAE_STRIDE_T + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Roll:
+    """One link of an extension: frames that are known, and latent frames that are made in one denoising run."""
+
+    prefix_frames: int  # of the source or of the roll before, 4k + 1
+    new_latents: int
+    together: bool  # prefix and new frames are decoded as one clip; else the new ones alone
+
+    @property
+    def prefix_latents(self) -> int:
+        return latent_frames(self.prefix_frames)
+
+    @property
+    def decoded_latents(self) -> int:
+        return self.new_latents + (self.prefix_latents if self.together else 0)
+
+    @property
+    def decoded_frames(self) -> int:
+        return VAE_STRIDE_T * (self.decoded_latents - 1) + 1
+
+    @property
+    def dropped_frames(self) -> int:
+        """Of the decoded ones, from the start: the prefix over again."""
+        return self.prefix_frames if self.together else 0
+
+    @property
+    def kept_frames(self) -> int:
+        return self.decoded_frames - self.dropped_frames
+
+
+EXTENSION_FPS = 24
+EXTENSION_PREFIX = 25
+"""Frames that a roll continues, and hands over to the next: its last decoded ones."""
+MAX_EXTENSION_S = 30
+_ROLL_S = 5
+_LATENTS_PER_S = 6
+_SHARE = 8  # a roll's latent frames are a multiple of it, so that 2, 4 or 8 ranks share them evenly
+_SHOT_PREFIX = {2: 9, 3: 17, 4: 25, 5: 33}  # seconds → frames of the source
+
+
+def extension_rolls(duration_s: int) -> tuple[Roll, ...]:
+    """The rolls of a single-shot extension.
+
+    The duration is cut into rolls of 5 s at 6 latent frames per second. Prefix and new frames of a roll are rounded up
+    to a multiple of 8 together, and the next roll makes as many frames less. So the result is somewhat longer.
+
+    Raises:
+        InvalidRequest: the duration is not 1 … 30 s.
+    """
+    if not 1 <= duration_s <= MAX_EXTENSION_S:
+        raise InvalidRequest(f"An extension lasts 1 to {MAX_EXTENSION_S} s, not {duration_s}.", param="duration")
+    prefix, surplus, rolls = latent_frames(EXTENSION_PREFIX), 0, []
+    for start_s in range(0, duration_s, _ROLL_S):
+        wanted = _LATENTS_PER_S * min(_ROLL_S, duration_s - start_s) - surplus
+        new_latents = -(-(prefix + wanted) // _SHARE) * _SHARE - prefix
+        surplus = new_latents - wanted
+        rolls.append(Roll(EXTENSION_PREFIX, new_latents, together=True))
+    return tuple(rolls)
+
+
+def extension_frames(duration_s: int) -> int:
+    """New pixel frames of a single-shot extension. InvalidRequest."""
+    return sum(roll.kept_frames for roll in extension_rolls(duration_s))
+
+
+def shot_roll(duration_s: int) -> Roll:
+    """The one roll of a shot switch: 24 · duration + 1 new frames.
+
+    Raises:
+        InvalidRequest: the duration is not 2 … 5 s.
+    """
+    if duration_s not in _SHOT_PREFIX:
+        raise InvalidRequest(
+            f"A shot switch lasts {min(_SHOT_PREFIX)} to {max(_SHOT_PREFIX)} s, not {duration_s}.", param="duration"
+        )
+    new_latents = latent_frames(clip_frames(duration_s, EXTENSION_FPS))
+    return Roll(_SHOT_PREFIX[duration_s], new_latents, together=False)

@@ -9,9 +9,9 @@ Releases hold both as `transformer/` and `shot_transformer/`, in the original la
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from diffusers import WanTransformer3DModel
@@ -75,6 +75,7 @@ class ExtensionDiT:
         self._shot = shot
         self.weights = weights
         modulate_by_frame(model)
+        model.condition_embedder.timesteps_proj = wan.PreciseTimesteps(model.config.freq_dim)
         model.condition_embedder.text_embedder.register_forward_pre_hook(wan.to_weight_dtype)
 
     @classmethod
@@ -156,7 +157,11 @@ class ExtensionDiT:
 def on_meta(folder: Path) -> WanTransformer3DModel:
     """The architecture that a folder's configuration describes, without weights. CheckpointMismatch."""
     file = folder / "config.json"
-    config = read_config(file)
+    return on_meta_of(read_config(file), str(file))
+
+
+def on_meta_of(config: Mapping[str, Any], file: str) -> WanTransformer3DModel:
+    """The same from the configuration itself; `file` is for messages."""
     if config.get("model_type", "t2v") != "t2v":
         raise CheckpointMismatch(f"{file} is of a {config['model_type']} model, so it is no extension DiT.")
     with torch.device("meta"):

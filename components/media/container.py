@@ -16,7 +16,7 @@ from components.errors import MediaError
 
 MAX_STREAMS = 16
 HEAD_NBYTES = 64
-_PROBE = {"probesize": str(5_000_000), "analyzeduration": str(5_000_000)}  # bytes; microseconds
+PROBE = {"probesize": str(5_000_000), "analyzeduration": str(5_000_000)}  # bytes; microseconds
 
 _MAGIC = {b"\x1aE\xdf\xa3": "matroska", b"fLaC": "flac", b"OggS": "ogg", b"ID3": "mp3"}
 
@@ -58,7 +58,7 @@ def probe_media(file: BinaryIO, *, max_pixels: int, max_duration_s: float) -> Me
         raise MediaError("The file is no known video or sound; send MP4, MOV, WebM, WAV, MP3, FLAC or Ogg.")
     file.seek(0)
     try:
-        with av.open(file, "r", format=demuxer, options=_PROBE) as container:
+        with av.open(file, "r", format=demuxer, options=PROBE) as container:
             streams = list(container.streams)
             if len(streams) > MAX_STREAMS:
                 raise MediaError(f"The file has {len(streams)} streams; at most {MAX_STREAMS} are accepted.")

@@ -38,9 +38,16 @@ class Sequence:
         self._place = self._ring_place * layout.ulysses + mesh.get_local_rank("ulysses")
         self._plan: SplitPlan  # of the forward that is under way
 
-    def begin(self, tokens: int) -> None:
-        """A forward over so many tokens starts."""
-        self._plan = split_plan(tokens, self._layout.degree)
+    def begin(self, tokens: int, unit: int = 1) -> None:
+        """A forward over so many tokens starts, of which `unit` consecutive ones stay together."""
+        self._plan = split_plan(tokens, self._layout.degree, unit)
+
+    def split_units(self, rows_Un: torch.Tensor, unit: int) -> torch.Tensor:
+        """This rank's rows [u, …] of a table [U, …] with one row per unit, filled up with zeros."""
+        start, stop = self._plan.slices[self._place]
+        part = rows_Un[start // unit : stop // unit]
+        missing = self._plan.rows // unit - part.shape[0]
+        return torch.cat([part, part.new_zeros((missing, *part.shape[1:]))]) if missing else part
 
     def split(self, rows_BL: torch.Tensor) -> torch.Tensor:
         """This rank's rows [B, n, …] of a whole sequence [B, L, …], filled up with zeros."""

@@ -125,7 +125,7 @@ class SplitPlan:
 
     @property
     def pad(self) -> int:
-        """Rows of padding over all places; below the degree."""
+        """Rows of padding over all places; below degree × unit."""
         return self.rows * self.degree - self.tokens
 
     def held(self, first: int, count: int = 1) -> int:
@@ -133,10 +133,19 @@ class SplitPlan:
         return self.slices[first + count - 1][1] - self.slices[first][0]
 
 
-def split_plan(tokens: int, degree: int) -> SplitPlan:
-    """Cuts a sequence into `degree` parts of equal length. ValueError when a number is below 1."""
-    if tokens < 1 or degree < 1:
-        raise ValueError(f"tokens and degree are at least 1, not {tokens} and {degree}")
-    rows = -(-tokens // degree)
+def split_plan(tokens: int, degree: int, unit: int = 1) -> SplitPlan:
+    """Cuts a sequence into `degree` parts of equal length.
+
+    Args:
+        tokens: of the sequence.
+        degree: parts.
+        unit: tokens that stay together, such as those of one frame; divides `tokens`.
+
+    Raises:
+        ValueError: a number is below 1, or the unit does not divide the tokens.
+    """
+    if tokens < 1 or degree < 1 or unit < 1 or tokens % unit:
+        raise ValueError(f"{tokens} tokens in units of {unit} cannot be cut into {degree} parts")
+    rows = -(-tokens // (degree * unit)) * unit
     edges = [min(place * rows, tokens) for place in range(degree + 1)]
     return SplitPlan(tokens, rows, tuple(itertools.pairwise(edges)))

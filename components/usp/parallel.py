@@ -5,7 +5,9 @@ Where the sequence is cut and joined, in a forward of the library's WanTransform
     rope tables ─ cut ─┐
     patches ────── cut ┴► blocks (self-attention shared, text cross-attention local) ► head ─ joined ► velocity
 
-Embeddings of time and text are computed on every rank: they are small, and text is never cut.
+Embeddings of time and text are computed on every rank: they are small, and text is never cut. A model with a timestep
+per frame (`components.dit.by_frame`) is cut between frames, its modulation with it; released sizes are multiples of
+8 frames, so 2, 4 or 8 ranks have no padding.
 """
 
 from __future__ import annotations
@@ -16,12 +18,15 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch.utils.hooks import RemovableHandle
 
+from components.dit.by_frame import ByFrame, is_by_frame
 from components.errors import Unsupported
 from components.usp import kernels
 from components.usp.attention import Sequence, SharedSelfAttention
 from components.usp.engines import pick_engine
 from components.usp.group import Meshes
 from components.usp.layout import SINGLE, Layout, check
+
+_MODULATION_NDIM = 3  # [B or F, 6, C]
 
 
 class SequenceParallel:
@@ -83,30 +88,42 @@ class SequenceParallel:
         return self._partials[backend]
 
     def _install(self, sequence: Sequence) -> None:
-        model = self._model
+        model, by_frame = self._model, is_by_frame(self._model)
         for block in model.blocks:
             own = block.attn1.processor
             self._processors.append(own)
-            block.attn1.set_processor(SharedSelfAttention(sequence, own._attention_backend))
+            shared = SharedSelfAttention(sequence, own._attention_backend)
+            block.attn1.set_processor(ByFrame(shared) if by_frame else shared)
 
-        def cut_rope(_module: Any, _args: Any, tables: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-            sequence.begin(tables[0].shape[1])  # the model's first act is its rope, one row per token
+        unit = 1
+
+        def cut_rope(_module: Any, args: Any, tables: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            nonlocal unit  # the model's first act is its rope, one row per token
+            tokens, frames = tables[0].shape[1], args[0].shape[2] // model.config.patch_size[0]
+            unit = tokens // frames if by_frame else 1
+            sequence.begin(tokens, unit)
             return tuple(sequence.split(table) for table in tables)
+
+        def cut_times(_module: Any, _args: Any, embeddings: tuple[Any, ...]) -> tuple[Any, ...]:
+            time_FC, modulation_FC, *rest = embeddings
+            return sequence.split_units(time_FC, unit), sequence.split_units(modulation_FC, unit), *rest
 
         def cut_rows(_module: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
             rows_BLC, context_BLD, modulation, *rest = args
-            if modulation.ndim != 3:
+            if modulation.ndim != _MODULATION_NDIM:
                 raise Unsupported("A timestep per token cannot be shared among ranks; use a degree of 1.")
             return (sequence.split(rows_BLC), context_BLD, modulation, *rest)
 
         def join(_module: Any, _args: Any, rows_BnC: torch.Tensor) -> torch.Tensor:
-            return sequence.gather(rows_BnC)
+            return sequence.gather(rows_BnC.flatten(0, 1)[None] if by_frame else rows_BnC)
 
         self._handles = [
             model.rope.register_forward_hook(cut_rope),
-            model.blocks[0].register_forward_pre_hook(cut_rows),
+            model.blocks[0].register_forward_pre_hook(cut_rows, prepend=True),  # before rows are laid out by frames
             model.proj_out.register_forward_hook(join),
         ]
+        if by_frame:
+            self._handles.append(model.condition_embedder.register_forward_hook(cut_times))
 
     def _restore(self) -> None:
         for handle in self._handles:

@@ -15,6 +15,7 @@ from components.checkpoints import known_arguments
 from components.dit import REFERENCE_SLOTS
 from components.usp import Layout, Meshes, SequenceParallel, legal_layouts, split_plan
 from tests.goldens.cases import Case, parametrize, weights
+from tests.goldens.test_golden_v2v import make_dit
 from tests.unit.components.world import World
 
 TOLERANCE = 1e-5
@@ -55,6 +56,31 @@ def shared_forward(state, case: Case, layout: Layout) -> dict[str, np.ndarray]:
     return {"velocity": velocity.numpy(), **seen}
 
 
+@torch.no_grad()
+def shared_extension(state, case: Case, layout: Layout) -> dict[str, np.ndarray]:
+    """The same for an extension. Rows and modulation lie by frames; they are compared as one sequence."""
+    tensors, config = case.tensors(), case.config
+    dit = make_dit(config["config"], weights(tensors), shot=config["task"] == "v2v_shot")
+    if "meshes" not in state:
+        state["meshes"] = Meshes("cpu", state["timeout_s"])
+    SequenceParallel(dit.model, state["meshes"]).use(layout)
+
+    seen = {}
+
+    def capture(_block, args, output):
+        rows, _context, modulation, *_ = args
+        seen.update(
+            x_in=rows.flatten(0, 1)[None].numpy(),
+            mod_in=modulation[None].numpy(),
+            x_out=output.flatten(0, 1)[None].numpy(),
+        )
+
+    dit.model.blocks[0].register_forward_hook(capture)
+    t = float(tensors["in.timestep"].max())
+    velocity = dit.forward(tensors["in.noisy"], tensors["in.condition"], t, tensors["in.context"])
+    return {"velocity": velocity.numpy(), **seen}
+
+
 def assert_close(got: np.ndarray, expected: torch.Tensor, what: str):
     assert got.shape == tuple(expected.shape), what
     assert np.abs(got.astype(np.float64) - expected.double().numpy()).max() <= TOLERANCE, what
@@ -82,22 +108,59 @@ def test_golden_token_indices_of_every_bucket(case, degree):
 @parametrize("usp_split", task="r2v")
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_golden_whole_velocity_under_every_layout(case, world_size, worlds):
-    tensors = case.tensors()
-    for layout in legal_layouts(world_size, case.config["config"]["num_attention_heads"]):
-        for answer in worlds(world_size).run(shared_forward, case, layout):
-            assert_close(answer["velocity"], tensors["out.single"], f"{layout}")
+    whole_velocity_under_every_layout(case, world_size, worlds, shared_forward)
 
 
 @parametrize("usp_split", task="r2v")
 def test_golden_slices_of_every_rank(case, worlds):
+    slices_of_every_rank(case, worlds, shared_forward)
+
+
+@parametrize("usp_split", task="v2v_single")
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_golden_whole_velocity_of_an_extension_under_every_layout(case, world_size, worlds):
+    whole_velocity_under_every_layout(case, world_size, worlds, shared_extension)
+
+
+@parametrize("usp_split", task="v2v_shot")
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_golden_whole_velocity_of_a_shot_switch_under_every_layout(case, world_size, worlds):
+    whole_velocity_under_every_layout(case, world_size, worlds, shared_extension)
+
+
+@parametrize("usp_split", task="v2v_single")
+def test_golden_slices_of_every_rank_of_an_extension(case, worlds):
+    slices_of_every_rank(case, worlds, shared_extension)
+
+
+@parametrize("usp_split", task="v2v_shot")
+def test_golden_slices_of_every_rank_of_a_shot_switch(case, worlds):
+    slices_of_every_rank(case, worlds, shared_extension)
+
+
+def heads_of(case) -> int:
+    options = case.config["config"]
+    return options["num_attention_heads"] if "num_attention_heads" in options else options["num_heads"]
+
+
+def whole_velocity_under_every_layout(case, world_size, worlds, forward):
+    expected = case.tensors()["out.single"]
+    for layout in legal_layouts(world_size, heads_of(case)):
+        for answer in worlds(world_size).run(forward, case, layout):
+            # The original gives an extension's prefix too; nothing reads its velocity.
+            made = answer["velocity"].shape[2]
+            assert_close(answer["velocity"], expected[:, :, expected.shape[2] - made :], f"{layout}")
+
+
+def slices_of_every_rank(case, worlds, forward):
     tensors, world_size = case.tensors(), case.config["world"]
     names = [name for name in tensors if name.startswith("out.rank")]
-    layouts = legal_layouts(world_size, case.config["config"]["num_attention_heads"])
+    layouts = legal_layouts(world_size, heads_of(case))
     if not names:
         assert any(case.config["error"]), "a case without slices records why"
         return
     for layout in (layout for layout in layouts if layout.degree == world_size):
-        answers = worlds(world_size).run(shared_forward, case, layout)
+        answers = worlds(world_size).run(forward, case, layout)
         for name in names:
             rank, _block, what = name.removeprefix("out.rank").split(".")
             assert_close(answers[int(rank)][what], tensors[name], f"{layout} {name}")
