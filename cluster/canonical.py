@@ -11,9 +11,19 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from cluster.chains import PREFIX_FRAMES, extended_frames, shot_condition_frames
 from cluster.errors import InvalidRequest, MediaRejected
-from cluster.plans import BUCKETS, PORTRAITS, Size, aspect_bucket, bucket, clip_frames, floor16
+from cluster.plans import (
+    BUCKETS,
+    EXTENSION_PREFIX,
+    PORTRAITS,
+    Size,
+    aspect_bucket,
+    bucket,
+    clip_frames,
+    extension_frames,
+    floor16,
+    shot_roll,
+)
 from cluster.records import Delivery, Dialect, Media, Output, Request
 from cluster.registry import Known, Model
 
@@ -77,7 +87,6 @@ class Given:
     video: Media | None = None
     audio: tuple[Media, ...] = ()
     masks: tuple[Media, ...] = ()
-    video_frames: int = 0  # of the video, as they are
     film_frames: int = 0  # of the video at the model's rate
     voice_frames: int = 0  # of the longest voice, at the model's rate
 
@@ -245,18 +254,7 @@ def check_given(model: Known, draft: Draft, given: Given) -> None:
         MediaRejected: too short or too long.
     """
     limits = model.limits
-    video, voices = (word(draft.delivery.dialect, name) for name in ("video", "audio"))
-    if given.video is not None:
-        needed = needed_frames(model, draft)
-        if given.video_frames < needed:
-            raise MediaRejected(
-                f"{video} has {given.video_frames} frames; {model.name} needs at least {needed}.", param=video
-            )
-        if (given.video.duration_s or 0.0) > limits.max_media_s:
-            raise MediaRejected(
-                f"{video} lasts {given.video.duration_s:g} s; at most {limits.max_media_s:g} s are accepted.",
-                param=video,
-            )
+    voices = word(draft.delivery.dialect, "audio")
     for index, voice in enumerate(given.audio):
         name = f"{voices}[{index}]" if len(given.audio) > 1 else voices
         if not limits.min_media_s <= (voice.duration_s or 0.0) <= limits.max_media_s:
@@ -270,9 +268,9 @@ def check_given(model: Known, draft: Draft, given: Given) -> None:
 def needed_frames(model: Known, draft: Draft) -> int:
     """How many frames a video must have to be continued."""
     if model.task == "single_shot_extension":
-        return PREFIX_FRAMES
+        return EXTENSION_PREFIX
     seconds = draft.duration_s if draft.duration_s is not None else model.limits.default_duration_s
-    return shot_condition_frames(seconds)
+    return shot_roll(seconds).prefix_frames
 
 
 def canonical(model: Model, draft: Draft, given: Given, *, ttl_s: float) -> Request:
@@ -328,5 +326,5 @@ def _length(model: Model, draft: Draft, given: Given) -> tuple[int, int]:
         return math.ceil(given.voice_frames / model.fps), given.voice_frames
     duration_s = draft.duration_s if draft.duration_s is not None else model.limits.default_duration_s
     if model.graph == "extend":
-        return duration_s, extended_frames(duration_s) + (given.film_frames if draft.include_source else 0)
+        return duration_s, extension_frames(duration_s) + (given.film_frames if draft.include_source else 0)
     return duration_s, clip_frames(duration_s, model.fps)

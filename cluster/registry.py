@@ -273,12 +273,13 @@ KNOWN: Mapping[str, Known] = {**MODELS, **UPCOMING}
 
 def tiny(model: Model) -> Model:
     """The row of a model's tiny checkpoint: toy sizes and one-second clips come in, nothing is taken away."""
+    shortest_s = model.limits.min_duration_s if model.graph == "shot" else 1  # a shot's plan begins there
     limits = replace(
         model.limits,
         resolutions=("64P", *model.limits.resolutions),
         default_resolution="64P",
-        min_duration_s=1,
-        default_duration_s=1,
+        min_duration_s=shortest_s,
+        default_duration_s=shortest_s,
     )
     return replace(model, limits=limits)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 
-from cluster.chains import rolls, source_frames
+from cluster.chains import source_frames
 from cluster.graphs import Source, StageGraph, StageNode, unroll
+from cluster.plans import extension_rolls
 from cluster.records import Request
 from cluster.registry import Model
 from cluster.windows import windows
@@ -147,7 +148,7 @@ def graph_name(model: Model, request: Request) -> str:
     match model.graph:
         case "extend":
             suffix = _WITH_SOURCE if source_frames(request) else ""
-            return f"extend/{len(rolls(request.duration_s))}{suffix}"
+            return f"extend/{len(extension_rolls(request.duration_s))}{suffix}"
         case "avatar":
             return f"avatar/{len(windows(request.frames)) - 1}"
     return model.graph

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cluster.chains import PREFIX_FRAMES, Piece, decoded_latents, pieces
-from cluster.plans import VAE_STRIDE_T
+from cluster.chains import Piece, pieces
+from cluster.plans import EXTENSION_PREFIX, extension_rolls
 from cluster.records import StageWork
 from cluster.registry import MODELS
 from cluster.windows import MOTION_FRAMES, windows
@@ -52,8 +52,8 @@ def cut_of(work: StageWork) -> Cut:
     hand: dict[str, Iterable[int]] = {}
     match MODELS[request.model].graph:
         case "extend" if chunk < max(found):
-            frames = VAE_STRIDE_T * (decoded_latents(request, chunk) - 1) + 1
-            hand["tail"] = range(frames - PREFIX_FRAMES, frames)
+            frames = extension_rolls(request.duration_s)[chunk - 1].decoded_frames
+            hand["tail"] = range(frames - EXTENSION_PREFIX, frames)
         case "avatar":
             made = windows(request.frames)
             if chunk == 0:

@@ -7,17 +7,18 @@ from typing import BinaryIO
 
 import torch
 
-from cluster.chains import PREFIX_FRAMES, shot_condition_frames
+from cluster.chains import prefix_frames
+from cluster.config import MediaLimits
 from cluster.records import Request
 from cluster.registry import MODELS
 from components.image import letterbox
-from components.media.clip import last_frames
 from components.media.image import read
 from components.text import TextEncoder
 from components.vae import Vae
 from components.values import Condition, Frames, PrefixCondition
 from deployments.inputs import input_bytes, input_file
 from deployments.room import Produced, Room
+from deployments.source import open_source
 from deployments.weights import Weights
 
 
@@ -39,7 +40,7 @@ class ConditionStage:
 
     def __init__(self, weights: Weights) -> None:
         self._vaes = weights.load(Vae.load)
-        self._max_pixels = weights.config.media.max_image_pixels
+        self._media = weights.config.media
 
     async def run(self, room: Room) -> Produced:
         request = room.request
@@ -54,19 +55,19 @@ class ConditionStage:
             tail = await room.open("tail", Frames)
         else:
             async with input_file(room, request.video) as file:
-                tail = await room.compute(prefix_of, request, file)
+                tail = await room.compute(prefix_of, request, file, self._media)
         return await room.compute(self._vaes[request.model].encode_prefix, tail.frames_FYXC)
 
     def _encode(self, request: Request, files: Sequence[bytes]) -> Condition:
-        images = [letterbox(read(data, max_pixels=self._max_pixels), request.height, request.width) for data in files]
+        images = [
+            letterbox(read(data, max_pixels=self._media.max_image_pixels), request.height, request.width)
+            for data in files
+        ]
         return self._vaes[request.model].encode_references(torch.stack(images))
 
 
-def prefix_of(request: Request, file: BinaryIO) -> Frames:
-    """The end of a stored video at the size of the new one.
-
-    Raises:
-        MediaError: it cannot be read, or is shorter.
-    """
-    count = shot_condition_frames(request.duration_s) if MODELS[request.model].graph == "shot" else PREFIX_FRAMES
-    return Frames(torch.from_numpy(last_frames(file, count, request.height, request.width)))
+def prefix_of(request: Request, file: BinaryIO, limits: MediaLimits) -> Frames:
+    """The end of a stored video at the size of the new one. MediaError."""
+    size = {"height": request.height, "width": request.width, "fps": request.fps}
+    tail = open_source(request, file, limits).tail(prefix_frames(request), **size)
+    return Frames(torch.from_numpy(tail))

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import BinaryIO
+
 from cluster.chains import pieces
-from components.media.clip import at_rate
+from cluster.config import MediaLimits
+from cluster.records import Request
+from cluster.registry import MODELS
+from components.media.source import SourceVideo
 from deployments.inputs import input_file
 from deployments.parts import OUT, collect, store_parts
 from deployments.room import Produced, Room
@@ -16,6 +21,7 @@ class SourceStage:
 
     def __init__(self, weights: Weights) -> None:
         """Has none."""
+        self._media = weights.config.media
 
     async def run(self, room: Room) -> Produced:
         request = room.request
@@ -25,7 +31,8 @@ class SourceStage:
             input_file(room, request.video) as file,
             SegmentWriter(room.work, piece, room.artifacts, rows, room.scratch) as writer,
         ):
-            frames = at_rate(file, request.fps, request.height, request.width)
+            video = await room.compute(open_source, request, file, self._media)
+            frames = video.whole(height=request.height, width=request.width, fps=request.fps)
             done = 0
             while (some := await room.compute(next, frames, None)) is not None:
                 room.lease.advance(done, piece.frames)
@@ -33,3 +40,9 @@ class SourceStage:
                 done += len(some)
             await writer.finish()
         return Produced(files={OUT: await store_parts(room, await collect(room, rows.files, piece.frames))})
+
+
+def open_source(request: Request, file: BinaryIO, limits: MediaLimits) -> SourceVideo:
+    """The stored video that a request continues. MediaError."""
+    longest_s = MODELS[request.model].limits.max_media_s
+    return SourceVideo(file, max_pixels=limits.max_image_pixels, max_duration_s=longest_s)

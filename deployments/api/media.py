@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,26 +17,25 @@ from cluster.files import UploadedFile
 from cluster.records import Artifact, Media
 from cluster.registry import Known
 from components.errors import MediaError
-from components.media.clip import frames_at, probe_clip
+from components.media.container import probe_media
 from components.media.image import probe
 from components.media.sound import measure
+from components.media.source import SourceVideo
 from deployments.api.sources import Kind, Reference
 from deployments.artifacts import ArtifactStore
 
+_SIDE = 16
 File: TypeAlias = bytes | UploadedFile | Artifact
 _NEEDED = {"image": "an image", "mask": "an image", "video": "a video", "audio": "a sound"}
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One medium, not stored yet. Of a video: its frames as they are, and at the model's rate; of a sound: the frames
-    that it lasts.
-    """
+    """One medium, not stored yet. Of a video: its frames at the model's rate; of a sound: those that it lasts."""
 
     kind: Kind
     media: Media
     frames: int = 0
-    film_frames: int = 0
 
 
 class Examiner:
@@ -76,24 +76,24 @@ class Examiner:
         return Seen(kind, _unstored(image.media_type, image.width, image.height))
 
     def _clip(self, model: Known, draft: Draft, file: BinaryIO) -> Seen:
-        info = probe_clip(
-            file,
-            max_pixels=self._limits.max_image_pixels,
-            max_duration_s=model.limits.max_media_s,
-            tail=needed_frames(model, draft),
-        )
+        limits = self._limits
+        video = SourceVideo(file, max_pixels=limits.max_image_pixels, max_duration_s=model.limits.max_media_s)
+        # So small because only that they can be read is of interest.
+        video.tail(needed_frames(model, draft), height=_SIDE, width=_SIDE, fps=model.fps)
+        info = video.info
+        file.seek(0)
         media = Media(
             uri="",
-            media_type=info.media_type,
+            media_type=probe_media(file, max_pixels=limits.max_image_pixels, max_duration_s=math.inf).media_type,
             nbytes=0,
             sha256="",
             width=info.width,
             height=info.height,
             duration_s=info.duration_s,
-            fps=info.fps,
-            has_audio=info.has_audio,
+            fps=info.frames / info.duration_s if info.duration_s else None,
+            has_audio=info.sound,
         )
-        return Seen("video", media, info.frames, frames_at(file, model.fps) if draft.include_source else 0)
+        return Seen("video", media, video.count(model.fps))
 
     def _sound(self, model: Known, draft: Draft, file: BinaryIO) -> Seen:
         info = measure(file, max_duration_s=model.limits.max_media_s, fps=model.fps)
@@ -114,8 +114,7 @@ def given_of(seen: Sequence[Seen], media: Sequence[Media] | None = None) -> Give
         video=next(iter(of("video")), None),
         audio=of("audio"),
         masks=of("mask"),
-        video_frames=videos[0].frames if videos else 0,
-        film_frames=videos[0].film_frames if videos else 0,
+        film_frames=videos[0].frames if videos else 0,
         voice_frames=max((item.frames for item in seen if item.kind == "audio"), default=0),
     )
 

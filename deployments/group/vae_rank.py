@@ -102,7 +102,7 @@ class VaeMember(Member):
         if work.request.video is None:
             raise StageError("The job has no video.", retryable=False)
         with self._io.run(self._artifacts.open_input(work.request.video.uri)) as file:
-            return prefix_of(work.request, file)
+            return prefix_of(work.request, file, self._config.media)
 
     def _step(self, run: _Encode | _Decode) -> Done:
         with self._together():

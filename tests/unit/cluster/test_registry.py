@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import UnknownModel
-from cluster.plans import BUCKETS
+from cluster.plans import BUCKETS, PORTRAITS
 from cluster.registry import KNOWN, MODELS, PRICES, UPCOMING, Known, Model, PriceTable, Registry, table, tiny
 
 
@@ -16,7 +16,7 @@ def test_a_row_is_consistent(model: Model) -> None:
     for row in (model, tiny(model)):
         limits = row.limits
         assert limits.default_resolution in limits.resolutions
-        assert set(limits.resolutions) <= BUCKETS.keys()
+        assert set(limits.resolutions) <= (PORTRAITS if limits.portrait else BUCKETS).keys()
         assert limits.min_duration_s <= limits.default_duration_s <= limits.max_duration_s
         assert limits.min_images <= limits.max_images
 
@@ -26,7 +26,7 @@ def test_a_tiny_row_only_adds() -> None:
         small = tiny(model)
         assert set(model.limits.resolutions) < set(small.limits.resolutions)
         assert small.limits.max_duration_s == model.limits.max_duration_s
-        assert small.limits.min_duration_s == 1
+        assert small.limits.min_duration_s == (2 if model.graph == "shot" else 1)
         assert (small.name, small.aliases, small.steps) == (model.name, model.aliases, model.steps)
 
 
