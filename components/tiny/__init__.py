@@ -1,7 +1,6 @@
 """Toy checkpoints in the releases' own file layouts: the real loaders, code and graph with small seeded weights."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from components.tiny.extension import write_extension
 from components.tiny.r2v import write_r2v

@@ -101,7 +101,7 @@ def draft_of(body: CreateVideo, references: Sequence[Reference], **fields: Any) 
         include_source=body.include_source,
         guidance=body.guidance,
         guidance_image=body.guidance_image,
-        duration_s=_seconds(body.seconds),
+        duration_s=seconds_of(body.seconds),
         size=_size(body.size),
         aspect_ratio=body.aspect_ratio,
         resolution=body.resolution,
@@ -255,7 +255,8 @@ def _reference(item: ImageInput | MediaInput, param: str, kind: Kind = "image") 
     return Reference(parse_source(item if isinstance(item, str) else item.source, param=param), param, kind)
 
 
-def _seconds(value: str | int | None) -> int | None:
+def seconds_of(value: str | int | None) -> int | None:
+    """Whole seconds as a client writes them. InvalidRequest."""
     if value is None or isinstance(value, int):
         return value
     if not re.fullmatch(r"\d{1,4}", value):
