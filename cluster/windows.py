@@ -80,19 +80,18 @@ def windows(sound_frames: int) -> tuple[Window, ...]:
     return tuple(passes)
 
 
-def sound_index(sound_frames: int, frame: int) -> tuple[int, ...]:
-    """Which frames of sound a video frame hears: itself and SOUND_REACH on either side, kept inside the sound.
+def sound_index(window: Window, sound_frames: int) -> tuple[tuple[int, ...], ...]:
+    """For each of a pass's 81 frames the frames of sound that it hears: its own and SOUND_REACH on either side.
 
-    Beyond the sound's end it is mirrored: the frame after the last is the last once more, then the one before it.
-    A frame that lies beyond the mirror's end too is not defined. ValueError.
+    What lies beyond the sound is its mirror image in a window (after the last frame comes the last once more, then the
+    one before it) and its last frame in a pass 0 that is alone. Neighbours beyond the first or last of that are the
+    first or last itself.
     """
-    total = padded_frames(sound_frames)
-    if not 0 <= frame < total:
-        raise ValueError(f"frame {frame} is outside the {total} frames that the passes cover")
-    neighbours = (min(max(frame + step, 0), total - 1) for step in range(-SOUND_REACH, SOUND_REACH + 1))
-    return tuple(at if at < sound_frames else 2 * sound_frames - 1 - at for at in neighbours)
-
-
-def padded_frames(sound_frames: int) -> int:
-    """Frames that the passes cover; beyond the sound there is less than one stride of them."""
-    return max(windows(sound_frames)[-1].start + WINDOW_FRAMES, WINDOW_FRAMES)
+    end = sound_frames if window.index == 0 else max(sound_frames, window.start + WINDOW_FRAMES)
+    return tuple(
+        tuple(
+            at if (at := min(max(window.start + frame + step, 0), end - 1)) < sound_frames else 2 * sound_frames - 1 - at
+            for step in range(-SOUND_REACH, SOUND_REACH + 1)
+        )
+        for frame in range(WINDOW_FRAMES)
+    )

@@ -9,7 +9,7 @@ Shape letters as in `components.values`; f is the pixel frames of one chunk: 1, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -137,12 +137,18 @@ class Vae:
         _, _, frames, height, width = video_BCFYX.shape
         if frames < 1 or (frames - 1) % STRIDE_T or height % STRIDE_S or width % STRIDE_S:
             raise ValueError(f"a clip of {frames} frames, {height} × {width}, is not 4k + 1 frames with sides of 8n")
-        video_BCFYX = video_BCFYX.to(self._device, VAE_DTYPE)
-        cache: list[Any] = [None] * self._encoder_caches
         starts = (0, *range(1, frames, STRIDE_T))
+        return self.encode_chunks(video_BCFYX[:, :, a:b] for a, b in pairwise((*starts, frames)))
+
+    @torch.no_grad()
+    def encode_chunks(self, chunks_BCFYX: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `encode`, of a clip that is made while it is encoded: chunks of 1, then 4, 4, … frames."""
+        cache: list[Any] = [None] * self._encoder_caches
         moments = [
-            self._model.quant_conv(self._model.encoder(video_BCFYX[:, :, a:b], feat_cache=cache, feat_idx=[0]))
-            for a, b in pairwise((*starts, frames))
+            self._model.quant_conv(
+                self._model.encoder(chunk_BCFYX.to(self._device, VAE_DTYPE), feat_cache=cache, feat_idx=[0])
+            )
+            for chunk_BCFYX in chunks_BCFYX
         ]
         posterior = DiagonalGaussianDistribution(torch.cat(moments, dim=2))
         return posterior.mean, posterior.logvar

@@ -73,6 +73,92 @@ class Frames(Value):
     frames_FYXC: torch.Tensor  # [F, Y, X, 3] uint8, RGB
 
 
+@dataclass(frozen=True, slots=True)
+class AudioFeatures(Value):
+    """What every layer of the audio encoder makes of whole clips, 25 frames per second, one clip per speaker."""
+
+    kind: ClassVar[str] = "AudioFeatures"
+    features_PFNE: torch.Tensor  # [speakers, frames, layers, width] fp32
+
+
+@dataclass(frozen=True, slots=True)
+class AudioWindow(Value):
+    """What is heard at each frame of one pass: the frame's own features and its neighbours'."""
+
+    kind: ClassVar[str] = "AudioWindow"
+    heard_PFWNE: torch.Tensor  # [speakers, frames, 5, layers, width] fp32
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTokens(Value):
+    """An image as the image encoder sees it."""
+
+    kind: ClassVar[str] = "ImageTokens"
+    tokens_BID: torch.Tensor  # [1, 257, 1280], bf16 on GPU, fp32 on CPU
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFrames(Value):
+    """What one pass knows of its frames beforehand, as DiT channels, and the latents that it holds fixed."""
+
+    kind: ClassVar[str] = "KnownFrames"
+    known_BCTHW: torch.Tensor  # [1, 4 + 16, T, H, W] fp32: mask by pixel frame, then normalised latents
+    motion_BCKHW: torch.Tensor  # [1, 16, K, H, W] fp32: of the frames handed on; K is 0 where none were
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels(Value):
+    """Frames between parts of a chain at the precision they were made with."""
+
+    kind: ClassVar[str] = "Pixels"
+    pixels_CFYX: torch.Tensor  # [3, F, Y, X] fp32 in [-1, 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Regions(Value):
+    """Where two speakers and the background are in the source image."""
+
+    kind: ClassVar[str] = "Regions"
+    masks_RYX: torch.Tensor  # [3, Y, X], above 0 inside; [0, 1, 1] for one speaker
+
+    @classmethod
+    def none(cls) -> Self:
+        """Of one speaker."""
+        return cls(torch.zeros((0, 1, 1), dtype=torch.uint8))
+
+
+@dataclass(frozen=True, slots=True)
+class RandomState(Value):
+    """Where a request's stream of random numbers stands between two parts of a chain."""
+
+    kind: ClassVar[str] = "RandomState"
+    state: torch.Tensor  # uint8, a CPU generator's; empty at the stream's beginning
+
+    @classmethod
+    def fresh(cls) -> Self:
+        """The beginning; the seed comes with the request."""
+        return cls(torch.zeros(0, dtype=torch.uint8))
+
+    @classmethod
+    def of(cls, generator: torch.Generator) -> Self:
+        """Where a generator stands now."""
+        return cls(generator.get_state())
+
+
 VALUE_TYPES: Mapping[str, type[Value]] = {
-    kind.kind: kind for kind in (TextContext, Condition, Latents, PrefixCondition, Frames)
+    kind.kind: kind
+    for kind in (
+        TextContext,
+        Condition,
+        Latents,
+        PrefixCondition,
+        Frames,
+        AudioFeatures,
+        AudioWindow,
+        ImageTokens,
+        KnownFrames,
+        Pixels,
+        Regions,
+        RandomState,
+    )
 }

@@ -17,6 +17,7 @@ _FILES = (
     "*.json",
     "*.safetensors",
     "*.pth",
+    "*.bin",
 )  # everything the loaders read; other formats of the same weights stay away
 
 

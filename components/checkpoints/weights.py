@@ -51,6 +51,11 @@ def load_strict(
     _fill(module, _mapped(entries), device, dtype_of, tied, stored_as)
 
 
+def read_folder(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a component's folder, memory-mapped, on CPU. CheckpointMismatch as `list_tensors`."""
+    return dict(_mapped(list_tensors(folder)))
+
+
 def fill_strict(
     module: torch.nn.Module,
     tensors: Mapping[str, torch.Tensor],

@@ -7,6 +7,7 @@ reference   reference-to-video
 extension   single-shot extension and shot switching
 """
 
+from components.denoiser.avatar import AvatarSpec, AvatarTask
 from components.denoiser.extension import ExtensionTask, ShotTask
 from components.denoiser.loop import Denoiser, Run, Snapshot
 from components.denoiser.reference import ReferenceTask
@@ -14,6 +15,8 @@ from components.denoiser.spec import DenoiseSpec
 from components.denoiser.task import Flow, Start, Task, pick
 
 __all__ = [
+    "AvatarSpec",
+    "AvatarTask",
     "DenoiseSpec",
     "Denoiser",
     "ExtensionTask",

@@ -34,7 +34,7 @@ class VideoInfo:
     faststart: bool
 
 
-class _Chain:
+class Chain:
     """Pieces of a file as one readable, unseekable file; holds one piece at a time."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
@@ -91,7 +91,7 @@ def remux(
     """
     out = Path(out_path)
     try:
-        copied = _copy(_Chain(segments), out, container)
+        copied = _copy(Chain(segments), out, container)
         if not copied or (frames is not None and copied != frames):
             wanted = "some" if frames is None else frames
             raise MediaError(f"The segments hold {copied} frames; {wanted} were expected.")
@@ -101,15 +101,15 @@ def remux(
     return copied
 
 
-def _copy(source: _Chain, out_path: Path, container: str) -> int:
+def _copy(source: Chain, out_path: Path, container: str) -> int:
     frames = 0
     try:
-        with _open(source) as video:
-            stream = _video_stream(video)
+        with open_mp4(source) as video:
+            stream = video_stream(video)
             options = {"movflags": "faststart", "fflags": "+bitexact"}
             with av.open(out_path, "w", format=container, options=options) as out:
                 copy = out.add_stream_from_template(stream)
-                for packet in _packets(video, stream):
+                for packet in video_packets(video, stream):
                     packet.stream = copy
                     out.mux(packet)
                     frames += 1
@@ -131,10 +131,10 @@ def probe_video(video: str | os.PathLike[str] | bytes) -> VideoInfo:
         kinds = [kind for kind in top_level(file) if kind in {"moov", "mdat"}]
         file.seek(0)
         try:
-            with _open(file) as container:
-                stream = _video_stream(container)
+            with open_mp4(file) as container:
+                stream = video_stream(container)
                 frames = ticks = 0
-                for packet in _packets(container, stream):
+                for packet in video_packets(container, stream):
                     frames += 1
                     ticks += packet.duration or 0
                 codec = stream.codec_context
@@ -153,19 +153,19 @@ def probe_video(video: str | os.PathLike[str] | bytes) -> VideoInfo:
             raise MediaError(f"The file is not a readable MP4: {error.strerror}.") from error
 
 
-def _open(source: _Chain | BinaryIO) -> InputContainer:
+def open_mp4(source: Chain | BinaryIO) -> InputContainer:
     # The format is named, so no file can choose a demuxer that opens other files or addresses (playlists do).
     return av.open(source, "r", format="mp4")
 
 
-def _video_stream(container: InputContainer) -> VideoStream:
+def video_stream(container: InputContainer) -> VideoStream:
     # A track whose codec is unknown, or whose description is cut off, comes without a codec context.
     if not container.streams.video or container.streams.video[0].codec_context is None:
         raise MediaError("The MP4 has no video track that can be read.")
     return container.streams.video[0]
 
 
-def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+def video_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
     for packet in container.demux(stream):
         if packet.is_corrupt:
             raise MediaError("The MP4 is cut off in the middle of a frame.")

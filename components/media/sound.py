@@ -1,67 +1,145 @@
-"""A client's sound: how long it is, by decoding it."""
+"""A client's sound: what it is, and its samples for the audio encoder.
+
+Everything is decoded before anything is believed: the frames of a talking avatar are counted from the samples that are
+there, and a damaged or cut off file shows before work begins. Memory is bounded by the longest sound accepted.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import BinaryIO
 
 import av
+import numpy as np
+from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError
+from numpy.typing import NDArray
 
 from components.errors import MediaError
-from components.media.container import HEAD_NBYTES, probe_media, sniff
+from components.media.container import HEAD_NBYTES, MAX_STREAMS, PROBE, sniff
+
+ENCODER_RATE = 16_000
+MIN_SECONDS = 0.4
+MAX_SECONDS = 200.0
+_MAX_RATE = 384_000
+_MAX_CHANNELS = 8
+_EXACT = frozenset({"mov", "wav", "flac", "matroska", "ogg"})
+"""Containers that know how long they are, by the demuxers' first names; others estimate it."""
+_SHORTFALL_S = 0.5  # headers may count priming and padding
+_EXACT_LONG = 0.98
 
 
 @dataclass(frozen=True, slots=True)
 class SoundInfo:
-    """A whole, readable sound."""
+    """What a sound is. `samples` are those that the encoder gets, at ENCODER_RATE, counted by decoding."""
 
-    media_type: str
     duration_s: float
-    frames: int  # of a video that is as long, the last one begun
-    sample_rate: int
+    sample_rate: int  # of the file
     channels: int
+    codec: str
+    samples: int
 
 
-def measure(file: BinaryIO, *, max_duration_s: float, fps: int) -> SoundInfo:
-    """Decodes an open, seekable file to its end, at most `max_duration_s` of it.
+def probe_sound(file: BinaryIO, *, max_seconds: float = MAX_SECONDS) -> SoundInfo:
+    """What an open, seekable file holds, after a full decode has shown that it is whole.
 
     Raises:
-        MediaError: no sound, damaged or cut off, empty, or longer.
+        MediaError: no known container, no sound in it, damaged, cut off, shorter than MIN_SECONDS or longer than
+            `max_seconds`.
+    """
+    samples = 0
+    with opened(file) as (container, stream):
+        for part in _resampled(container, stream, max_seconds):
+            samples += len(part)
+        _refuse_shortened(container, stream, samples)
+        _refuse_length(samples, max_seconds)
+        codec = stream.codec_context
+        return SoundInfo(samples / ENCODER_RATE, codec.sample_rate, codec.channels, codec.name, samples)
+
+
+def read_sound(file: BinaryIO, *, max_seconds: float = MAX_SECONDS) -> NDArray[np.float32]:
+    """The sound as the encoder takes it: 16 kHz mono fp32 [S] in [-1, 1]; channels are mixed down.
+
+    Raises:
+        MediaError: as `probe_sound`.
     """
     with opened(file) as (container, stream):
-        rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
-        samples = 0
-        for frame in container.decode(stream):
-            samples += frame.samples
-            if samples > max_duration_s * rate:
-                raise MediaError(f"The sound is longer than {max_duration_s:g} s.")
-    if not samples:
-        raise MediaError("The sound is empty.")
-    length = Fraction(samples, rate)
-    file.seek(0)
-    media_type = probe_media(file, max_pixels=2**31, max_duration_s=math.inf).media_type
-    return SoundInfo(media_type, float(length), math.ceil(length * fps), rate, channels)
+        parts = list(_resampled(container, stream, max_seconds))
+        samples = sum(map(len, parts))
+        _refuse_shortened(container, stream, samples)
+        _refuse_length(samples, max_seconds)
+    return np.concatenate(parts)
 
 
 @contextmanager
 def opened(file: BinaryIO) -> Iterator[tuple[InputContainer, AudioStream]]:
-    """The first sound track of a file whose container is told by its bytes. MediaError."""
+    """A container and its first stream of sound, within bounds that its headers tell. MediaError."""
     file.seek(0)
     demuxer = sniff(file.read(HEAD_NBYTES))
     if demuxer is None:
-        raise MediaError("The file is no known sound; send WAV, MP3, FLAC, Ogg or MP4.")
+        raise MediaError("The file is no known sound; send WAV, MP3, FLAC, Ogg, MP4, MOV or WebM.")
     file.seek(0)
     try:
-        with av.open(file, "r", format=demuxer) as container:
-            if not container.streams.audio or container.streams.audio[0].codec_context is None:
-                raise MediaError("The file has no sound track that can be read.")
-            yield container, container.streams.audio[0]
+        with av.open(file, "r", format=demuxer, options=PROBE) as container:
+            if len(container.streams) > MAX_STREAMS:
+                raise MediaError(f"The file has {len(container.streams)} streams; at most {MAX_STREAMS} are accepted.")
+            # A track whose codec is unknown comes without a codec context.
+            stream = next((s for s in container.streams.audio if s.codec_context is not None), None)
+            if stream is None:
+                raise MediaError("The file holds no sound that can be read.")
+            codec = stream.codec_context
+            if not 0 < codec.sample_rate <= _MAX_RATE or not 0 < codec.channels <= _MAX_CHANNELS:
+                raise MediaError(
+                    f"The sound has {codec.channels} channels at {codec.sample_rate} Hz; up to {_MAX_CHANNELS} at up to "
+                    f"{_MAX_RATE} Hz are accepted."
+                )
+            yield container, stream
     except FFmpegError as error:
-        raise MediaError(f"The sound is damaged or cut off: {error.strerror}.") from error
+        raise MediaError(f"The sound is damaged or cut off; send the whole file ({error.strerror}).") from error
+
+
+def decoded(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
+    """Every frame of sound. MediaError for one that is damaged."""
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            raise MediaError("The sound is cut off in the middle; send the whole file.")
+        yield from packet.decode()
+
+
+def _resampled(container: InputContainer, stream: AudioStream, max_seconds: float) -> Iterator[NDArray[np.float32]]:
+    """Pieces of 16 kHz mono; ends with MediaError where they become more than `max_seconds`."""
+    resampler = av.AudioResampler(format="flt", layout="mono", rate=ENCODER_RATE)
+    left = int(max_seconds * ENCODER_RATE)
+    for frame in _with_end(decoded(container, stream)):
+        for part in resampler.resample(frame):
+            samples = part.to_ndarray().reshape(-1).astype(np.float32, copy=False)
+            left -= len(samples)
+            if left < 0:
+                raise MediaError(f"The sound is longer than {max_seconds:g} s; send a shorter one.")
+            yield samples
+
+
+def _with_end(frames: Iterator[AudioFrame]) -> Iterator[AudioFrame | None]:
+    """The frames, then None, which makes a resampler give what it still holds."""
+    yield from frames
+    yield None
+
+
+def _refuse_length(samples: int, max_seconds: float) -> None:
+    if samples < MIN_SECONDS * ENCODER_RATE:
+        raise MediaError(
+            f"The sound lasts {samples / ENCODER_RATE:g} s; {MIN_SECONDS:g} to {max_seconds:g} s are accepted."
+        )
+
+
+def _refuse_shortened(container: InputContainer, stream: AudioStream, samples: int) -> None:
+    """Compares what was there with what the headers promise, where they know."""
+    if stream.duration is None or stream.time_base is None or container.format.name.split(",")[0] not in _EXACT:
+        return
+    promised_s, found_s = float(stream.duration * stream.time_base), samples / ENCODER_RATE
+    if found_s < promised_s * _EXACT_LONG - _SHORTFALL_S:
+        raise MediaError(f"The sound is cut off: {found_s:.1f} s of {promised_s:.1f} s are there; send the whole file.")

@@ -14,12 +14,14 @@ Shape letters: B batch, n rows of one rank, s rows of one Ulysses group, H heads
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
+from components.dit.rows import projections
 from components.errors import Unsupported
 from components.usp import kernels
 from components.usp.layout import Layout, SplitPlan, split_plan
@@ -68,6 +70,22 @@ class Sequence:
                 dist.all_gather_single(gathered, rows_BnC.contiguous(), group=group)
                 rows_BnC = torch.unflatten(gathered, 0, (size, batch)).transpose(0, 1).flatten(1, 2)
         return rows_BnC[:, : self._plan.tokens]
+
+    @property
+    def tokens(self) -> int:
+        """Of the whole sequence."""
+        return self._plan.tokens
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """This rank's tokens, (start, stop)."""
+        return self._plan.slices[self._place]
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Adds up what the ranks hold, in place; the same on every rank."""
+        for group in (self._ulysses, self._ring):
+            dist.all_reduce(values, group=group)
+        return values
 
     def attend(
         self, query_BnHD: torch.Tensor, key_BnHD: torch.Tensor, value_BnHD: torch.Tensor, backend: str | None
@@ -137,6 +155,32 @@ class Sequence:
         )
 
 
+class SharedSpan:
+    """A rank's part of a shared sequence (`components.dit.span.Span`) during the forward that is under way."""
+
+    def __init__(self, sequence: Sequence) -> None:
+        self._sequence = sequence
+
+    @property
+    def first(self) -> int:
+        return self._sequence.held[0]
+
+    @property
+    def tokens(self) -> int:
+        return self._sequence.tokens
+
+    def leading(self, rows_BnHD: torch.Tensor, count: int) -> torch.Tensor:
+        """Every rank puts what it holds of them into zeros; the sum over ranks is exact."""
+        start, stop = self._sequence.held
+        held = max(min(stop, count) - start, 0)
+        rows_BcHD = rows_BnHD.new_zeros((rows_BnHD.shape[0], count, *rows_BnHD.shape[2:]))
+        rows_BcHD[:, start : start + held] = rows_BnHD[:, :held]
+        return self._sequence.sum(rows_BcHD)
+
+    def gather(self, values_nX: torch.Tensor) -> torch.Tensor:
+        return self._sequence.gather(values_nX[None])[0]
+
+
 class SharedSelfAttention:
     """Attention processor of a Wan block's self-attention over a shared sequence."""
 
@@ -151,27 +195,16 @@ class SharedSelfAttention:
         encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
+        *,
+        observe: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
     ) -> torch.Tensor:
-        """Rows [B, n, C] in and out. Unsupported for a mask or for cross-attention, which is never shared."""
+        """Rows [B, n, C] in and out; `observe` sees this rank's queries and keys. Unsupported for a mask or for cross-attention, which is never shared."""
         if encoder_hidden_states is not None or attention_mask is not None:
             raise Unsupported("A shared sequence has self-attention without a mask only; use a degree of 1.")
-        query_BnHD = attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1))
-        key_BnHD = attn.norm_k(attn.to_k(hidden_states)).unflatten(2, (attn.heads, -1))
-        value_BnHD = attn.to_v(hidden_states).unflatten(2, (attn.heads, -1))
-        if rotary_emb is not None:
-            query_BnHD, key_BnHD = _rotate(query_BnHD, *rotary_emb), _rotate(key_BnHD, *rotary_emb)
+        query_BnHD, key_BnHD, value_BnHD = projections(attn, hidden_states, rotary_emb)
+        if observe is not None:
+            observe(query_BnHD, key_BnHD)
         rows_BnHD = self._sequence.attend(query_BnHD, key_BnHD, value_BnHD, self._attention_backend)
         projection, dropout = attn.to_out
         rows_BnC: torch.Tensor = dropout(projection(rows_BnHD.flatten(2)))
         return rows_BnC
-
-
-def _rotate(rows_BnHD: torch.Tensor, cos_BnHD: torch.Tensor, sin_BnHD: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding of neighbouring pairs (Su et al. 2021, arXiv:2104.09864).
-
-    The library's tables hold each pair's angle twice; the rotation is computed in the tables' precision and rounded
-    once, as the library does.
-    """
-    even, odd = torch.unflatten(rows_BnHD, -1, (-1, 2)).unbind(-1)
-    cos, sin = cos_BnHD[..., 0::2], sin_BnHD[..., 1::2]
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2).type_as(rows_BnHD)

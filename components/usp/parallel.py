@@ -19,9 +19,10 @@ from diffusers import WanTransformer3DModel
 from torch.utils.hooks import RemovableHandle
 
 from components.dit.by_frame import ByFrame, is_by_frame
+from components.dit.span import SpanOf
 from components.errors import Unsupported
 from components.usp import kernels
-from components.usp.attention import Sequence, SharedSelfAttention
+from components.usp.attention import Sequence, SharedSelfAttention, SharedSpan
 from components.usp.engines import pick_engine
 from components.usp.group import Meshes
 from components.usp.layout import SINGLE, Layout, check
@@ -124,6 +125,8 @@ class SequenceParallel:
         ]
         if by_frame:
             self._handles.append(model.condition_embedder.register_forward_hook(cut_times))
+        if isinstance(span := getattr(model, "span", None), SpanOf):
+            self._handles.append(span.register_forward_hook(lambda _module, _args, _whole: SharedSpan(sequence)))
 
     def _restore(self) -> None:
         for handle in self._handles:

@@ -14,6 +14,7 @@ from cluster import plans
 from components.checkpoints import known_arguments
 from components.dit import REFERENCE_SLOTS
 from components.usp import Layout, Meshes, SequenceParallel, legal_layouts, split_plan
+from tests.goldens import test_golden_avatar
 from tests.goldens.cases import Case, parametrize, weights
 from tests.goldens.test_golden_v2v import make_dit
 from tests.unit.components.world import World
@@ -78,6 +79,25 @@ def shared_extension(state, case: Case, layout: Layout) -> dict[str, np.ndarray]
     dit.model.blocks[0].register_forward_hook(capture)
     t = float(tensors["in.timestep"].max())
     velocity = dit.forward(tensors["in.noisy"], tensors["in.condition"], t, tensors["in.context"])
+    return {"velocity": velocity.numpy(), **seen}
+
+
+@torch.no_grad()
+def shared_avatar(state, case: Case, layout: Layout) -> dict[str, np.ndarray]:
+    """The same for a talking avatar."""
+    dit = test_golden_avatar.dit_of(case)
+    if "meshes" not in state:
+        state["meshes"] = Meshes("cpu", state["timeout_s"])
+    SequenceParallel(dit.model, state["meshes"]).use(layout)
+
+    seen = {}
+
+    def capture(_block, args, output):
+        rows, _context, modulation, *_ = args
+        seen.update(x_in=rows.numpy(), mod_in=modulation.numpy(), x_out=output.numpy())
+
+    dit.model.blocks[0].register_forward_hook(capture)
+    velocity = test_golden_avatar.forward(dit, case.config["config"], case.tensors())
     return {"velocity": velocity.numpy(), **seen}
 
 
@@ -164,3 +184,14 @@ def slices_of_every_rank(case, worlds, forward):
         for name in names:
             rank, _block, what = name.removeprefix("out.rank").split(".")
             assert_close(answers[int(rank)][what], tensors[name], f"{layout} {name}")
+
+
+@parametrize("usp_split", task="a2v")
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_golden_whole_velocity_of_an_avatar_under_every_layout(case, world_size, worlds):
+    whole_velocity_under_every_layout(case, world_size, worlds, shared_avatar)
+
+
+@parametrize("usp_split", task="a2v")
+def test_golden_slices_of_every_rank_of_an_avatar(case, worlds):
+    slices_of_every_rank(case, worlds, shared_avatar)
