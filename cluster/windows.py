@@ -90,7 +90,9 @@ def sound_index(window: Window, sound_frames: int) -> tuple[tuple[int, ...], ...
     end = sound_frames if window.index == 0 else max(sound_frames, window.start + WINDOW_FRAMES)
     return tuple(
         tuple(
-            at if (at := min(max(window.start + frame + step, 0), end - 1)) < sound_frames else 2 * sound_frames - 1 - at
+            at
+            if (at := min(max(window.start + frame + step, 0), end - 1)) < sound_frames
+            else 2 * sound_frames - 1 - at
             for step in range(-SOUND_REACH, SOUND_REACH + 1)
         )
         for frame in range(WINDOW_FRAMES)

@@ -55,12 +55,12 @@ def _single(name: str, condition: str) -> StageGraph:
     return StageGraph(name, nodes, Source("decode", 0, "video"))
 
 
-def _decode(chunk: int, last: bool, weight: float, before: Source | None) -> StageNode:
+def _decode(chunk: int, last: bool, weight: float, before: Source | None, tail: str) -> StageNode:
     """A chunk's decode: behind the parts of the chunks before it, and handing on unless it is the last."""
     inputs = {"latents": ("Latents", Source("denoise", chunk, "latents"))}
     if before is not None:
         inputs["before"] = ("Part", before)
-    outputs = {"video": "Artifact"} if last else {"part": "Part", "tail": "Frames"}
+    outputs = {"video": "Artifact"} if last else {"part": "Part", "tail": tail}
     return _node("decode", chunk, weight, inputs, **outputs)
 
 
@@ -92,7 +92,7 @@ def _rolls(count: int, with_source: bool) -> Iterator[StageNode]:
         )
         before = Source("decode", roll - 1, "part") if roll > 1 else Source("source", 0, "part")
         known = roll > 1 or with_source
-        yield _decode(roll, roll == count, _DECODE / count, before if known else None)
+        yield _decode(roll, roll == count, _DECODE / count, before if known else None, "Frames")
 
 
 def avatar_graph(count: int) -> StageGraph:
@@ -102,31 +102,33 @@ def avatar_graph(count: int) -> StageGraph:
 
 def _windows(count: int) -> Iterator[StageNode]:
     share = 1 / (count + 1)
-    yield _text("context", "connection") if count else _text("context")
+    yield _text("context", "connection")
     yield _node("audio", 0, _TEXT, {}, audio="AudioFeatures")
     for window in range(count + 1):
-        tail = {"tail": ("Frames", Source("decode", window - 1, "tail"))} if window > 1 else {}
-        key = {"key": ("Frames", Source("decode", 0, f"key{window}"))} if window else {}
+        tail = {"tail": ("Pixels", Source("decode", window - 1, "tail"))} if window > 1 else {}
+        key = {"key": ("Pixels", Source("decode", 0, f"key{window}"))} if window else {}
         if window != 1:  # the first window begins with the portrait, as the pass before it
-            yield _node("vision", window, _TEXT * share, tail, image="ImageFeatures")
-        yield _node("condition", window, _CONDITION * share, tail | key, condition="WindowCondition")
+            yield _node("vision", window, _TEXT * share, tail, image="ImageTokens")
+        sound = {"audio": ("AudioFeatures", Source("audio", 0, "audio"))}
+        known = {"condition": "KnownFrames", "audio": "AudioWindow"} | ({} if window else {"regions": "Regions"})
+        yield _node("condition", window, _CONDITION * share, tail | key | sound, **known)
         inputs = {
             "context": ("TextContext", Source("text", 0, "connection" if window else "context")),
-            "audio": ("AudioFeatures", Source("audio", 0, "audio")),
-            "image": ("ImageFeatures", Source("vision", 0 if window == 1 else window, "image")),
-            "condition": ("WindowCondition", Source("condition", window, "condition")),
+            "audio": ("AudioWindow", Source("condition", window, "audio")),
+            "image": ("ImageTokens", Source("vision", 0 if window == 1 else window, "image")),
+            "condition": ("KnownFrames", Source("condition", window, "condition")),
+            "regions": ("Regions", Source("condition", 0, "regions")),
         }
         if window:
             inputs["random"] = ("RandomState", Source("denoise", window - 1, "random"))
-        outputs = {"latents": "Latents"} | ({"random": "RandomState"} if window < count else {})
-        yield _node("denoise", window, _DENOISE * share, inputs, **outputs)
+        yield _node("denoise", window, _DENOISE * share, inputs, latents="Latents", random="RandomState")
         if count and not window:
-            keys = {f"key{number}": "Frames" for number in range(1, count + 1)}
+            keys = {f"key{number}": "Pixels" for number in range(1, count + 1)}
             latents = {"latents": ("Latents", Source("denoise", 0, "latents"))}
             yield _node("decode", 0, _DECODE * share, latents, **keys)
         else:
             before = Source("decode", window - 1, "part") if window > 1 else None
-            yield _decode(window, window == count, _DECODE * share, before)
+            yield _decode(window, window == count, _DECODE * share, before, "Pixels")
 
 
 KINDS: Mapping[str, Callable[[int, bool], StageGraph]] = {

@@ -161,7 +161,9 @@ def _pieces(wave_S: torch.Tensor, stride: int, field: int, frames: int) -> Itera
 
 def standardised(wave_S: NDArray[np.float32]) -> NDArray[np.float32]:
     """Zero mean, unit variance, as wav2vec2's feature extractor makes them."""
-    standard: NDArray[np.float32] = ((wave_S - wave_S.mean()) / np.sqrt(wave_S.var() + _VARIANCE_FLOOR)).astype(np.float32)
+    standard: NDArray[np.float32] = ((wave_S - wave_S.mean()) / np.sqrt(wave_S.var() + _VARIANCE_FLOOR)).astype(
+        np.float32
+    )
     return standard
 
 

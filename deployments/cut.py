@@ -14,7 +14,15 @@ from cluster.plans import EXTENSION_PREFIX, extension_rolls
 from cluster.records import StageWork
 from cluster.registry import MODELS
 from cluster.windows import MOTION_FRAMES, windows
-from components.values import Frames, Value
+from components.values import Frames, Pixels, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Some frames of a chunk."""
+
+    levels_FYXC: NDArray[np.uint8]  # [F, Y, X, 3]
+    pixels_CFYX: torch.Tensor | None = None  # [3, F, Y, X] fp32 in [-1, 1], where these are handed on
 
 
 @dataclass(slots=True)
@@ -24,14 +32,18 @@ class Cut:
     piece: Piece | None  # None: the video gets none of them
     hand: Mapping[str, Sequence[int]]  # port → the frames that it gets
     _seen: int = 0
-    _taken: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
+    _taken: dict[int, torch.Tensor] = field(default_factory=dict)
+    _exact: bool = False
 
-    def pass_on(self, frames_FYXC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Of the next frames, uint8 [F, Y, X, 3], those that belong to the video; perhaps none."""
+    def pass_on(self, made: Made) -> NDArray[np.uint8]:
+        """Of the next frames those that belong to the video, uint8 [F, Y, X, 3]; perhaps none."""
+        frames_FYXC = made.levels_FYXC
+        self._exact = made.pixels_CFYX is not None
         wanted = set().union(*self.hand.values())
-        for index, frame_YXC in enumerate(frames_FYXC, self._seen):
-            if index in wanted:
-                self._taken[index] = frame_YXC.copy()
+        for index, frame_YXC in enumerate(frames_FYXC):
+            if index + self._seen in wanted:
+                taken = torch.from_numpy(frame_YXC) if made.pixels_CFYX is None else made.pixels_CFYX[:, index]
+                self._taken[index + self._seen] = taken.clone()
         begin, end = (0, 0) if self.piece is None else (self.piece.skipped, self.piece.skipped + self.piece.frames)
         kept = frames_FYXC[max(0, begin - self._seen) : max(0, end - self._seen)]
         self._seen += len(frames_FYXC)
@@ -39,10 +51,10 @@ class Cut:
 
     def handed(self) -> Mapping[str, Value]:
         """What the ports get, after the last frame. KeyError when a frame has not passed."""
-        return {
-            port: Frames(torch.from_numpy(np.stack([self._taken[index] for index in indices])))
-            for port, indices in self.hand.items()
-        }
+        found = {port: [self._taken[index] for index in indices] for port, indices in self.hand.items()}
+        if self._exact:
+            return {port: Pixels(torch.stack(frames, dim=1)) for port, frames in found.items()}
+        return {port: Frames(torch.stack(frames)) for port, frames in found.items()}
 
 
 def cut_of(work: StageWork) -> Cut:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from cluster.chains import decoded_latents
+from cluster.records import Request
 from cluster.registry import MODELS
+from components.colour import ColourMatch, to_levels
 from components.vae import Vae
-from components.values import Latents
-from deployments.cut import Cut, cut_of
+from components.values import Latents, Pixels
+from deployments.cut import Cut, Made, cut_of
 from deployments.final import final_file
+from deployments.inputs import input_bytes
 from deployments.parts import OUT, collect, store_parts
+from deployments.portrait import portrait_of
 from deployments.room import Produced, Room
 from deployments.segments import SegmentRows, SegmentWriter
 from deployments.weights import Weights
@@ -25,21 +27,37 @@ class DecodeStage:
 
     def __init__(self, weights: Weights) -> None:
         self._vaes = weights.load(Vae.load)
+        self._media = weights.config.media
 
     async def run(self, room: Room) -> Produced:
         request, chunk = room.request, room.work.call.ref.chunk
         latents = await room.open("latents", Latents)
-        truncate = MODELS[request.model].graph in TRUNCATED
-        frames = self._vaes[request.model].decode(latents, truncate=truncate)
+        portrait = None
+        if MODELS[request.model].graph == "avatar":
+            portrait = await room.compute(portrait_of, request, await input_bytes(room, request.images[0]), self._media)
+        frames = made(self._vaes[request.model], request, latents, portrait)
         return await stored(room, frames, cut_of(room.work), decoded_latents(request, chunk))
 
 
-async def stored(room: Room, frames: Iterator[np.ndarray], cut: Cut, steps: int) -> Produced:
+def made(vae: Vae, request: Request, latents: Latents, portrait: Pixels | None) -> Iterator[Made]:
+    """A chunk's frames as its model gives them, one latent frame's at a time; a portrait's keep its colours."""
+    if portrait is None:
+        truncate = MODELS[request.model].graph in TRUNCATED
+        for levels_FYXC in vae.decode(latents, truncate=truncate):
+            yield Made(levels_FYXC)
+        return
+    colours = ColourMatch(portrait.pixels_CFYX[:, 0])
+    for frames_BCFYX in vae.decode_float(latents):
+        pixels_CFYX = colours.match(frames_BCFYX[0] * 2 - 1).cpu()
+        yield Made(to_levels(pixels_CFYX).permute(1, 2, 3, 0).contiguous().numpy(), pixels_CFYX)
+
+
+async def stored(room: Room, frames: Iterator[Made], cut: Cut, steps: int) -> Produced:
     """Encodes and stores a chunk while it is decoded.
 
     Args:
         room: of the call.
-        frames: uint8 [f, Y, X, 3], of all the chunk.
+        frames: of all the chunk.
         cut: which of them count.
         steps: how often `frames` gives some.
     """

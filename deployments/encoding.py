@@ -17,9 +17,14 @@ from components.text import TextEncoder
 from components.vae import Vae
 from components.values import Condition, Frames, PrefixCondition
 from deployments.inputs import input_bytes, input_file
+from deployments.portrait import WindowCondition
 from deployments.room import Produced, Room
 from deployments.source import open_source
 from deployments.weights import Weights
+
+
+# Of every window but the key-frame pass, which alone has the caller's words.
+CONNECTION_PROMPT = "A person is talking naturally, with the same look and in the same scene as before."
 
 
 class TextStage:
@@ -32,20 +37,27 @@ class TextStage:
         request = room.request
         negative = request.negative_prompt if request.guidance > 1 else None
         encoder = self._encoders[request.model]
-        return Produced({"context": await room.compute(encoder.encode, request.prompt, negative)})
+        values = {"context": await room.compute(encoder.encode, request.prompt, negative)}
+        if MODELS[request.model].graph == "avatar":
+            values["connection"] = await room.compute(encoder.encode, CONNECTION_PROMPT, negative)
+        return Produced(values)
 
 
 class ConditionStage:
-    """Reference images → Condition; the end of a video, or of the roll before → PrefixCondition."""
+    """Reference images → Condition; the end of a video, or of the roll before → PrefixCondition; `WindowCondition`."""
 
     def __init__(self, weights: Weights) -> None:
         self._vaes = weights.load(Vae.load)
         self._media = weights.config.media
+        self._windows = WindowCondition(self._vaes, self._media)
 
     async def run(self, room: Room) -> Produced:
         request = room.request
-        if MODELS[request.model].graph in {"extend", "shot"}:
-            return Produced({"condition": await self._prefix(room)})
+        match MODELS[request.model].graph:
+            case "extend" | "shot":
+                return Produced({"condition": await self._prefix(room)})
+            case "avatar":
+                return await self._windows.run(room)
         files = [await input_bytes(room, image) for image in request.images]
         return Produced({"condition": await room.compute(self._encode, request, files)})
 

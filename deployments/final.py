@@ -10,10 +10,12 @@ from cluster.errors import Damaged
 from cluster.records import Artifact, Container, Handle, Rendition
 from components.media.join import join_webm
 from components.media.mux import remux
+from components.media.soundtrack import remux_with_sound
 from components.media.stills import spritesheet
 from deployments.artifacts import Stored, job_key
 from deployments.call import Call
 from deployments.film import store_still
+from deployments.inputs import input_file
 from deployments.parts import Part, Parts
 from deployments.segments import folder
 
@@ -61,6 +63,12 @@ async def _joined(call: Call, parts: Sequence[Part]) -> Rendition:
         videos = [part.pictures.video for part in parts]
         copies = await _copied(call, [video for video in videos if video is not None])
         await asyncio.to_thread(join_webm, copies, path, frames=request.frames)
+    elif request.audio:
+        async with input_file(call, request.audio[0]) as sound:
+            pieces = call.artifacts.pieces(_stream(parts))
+            await asyncio.to_thread(
+                remux_with_sound, pieces, sound, path, fps=request.fps, frames=request.frames, container=container.value
+            )
     else:
         pieces = call.artifacts.pieces(_stream(parts))
         await asyncio.to_thread(remux, pieces, path, frames=request.frames, container=container.value)

@@ -18,6 +18,7 @@ from deployments.call import Call, Result
 from deployments.decoding import DecodeStage
 from deployments.encoding import ConditionStage, TextStage
 from deployments.failures import translated
+from deployments.portrait import AudioStage, VisionStage
 from deployments.room import Computation, Room
 from deployments.source import SourceStage
 from deployments.transport import Transport
@@ -29,6 +30,8 @@ CACHE_NBYTES = 512 * 2**20  # hand-off values kept in the process; the durable c
 
 STAGES: Mapping[str, Callable[[Weights], Computation]] = {
     "text": TextStage,
+    "audio": AudioStage,
+    "vision": VisionStage,
     "condition": ConditionStage,
     "source": SourceStage,
     "decode": DecodeStage,

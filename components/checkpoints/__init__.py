@@ -5,4 +5,13 @@ from components.checkpoints.pickled import read_pth
 from components.checkpoints.source import known_arguments, read_config, resolve
 from components.checkpoints.weights import fill_strict, load_strict, read_folder
 
-__all__ = ["fill_strict", "fingerprint", "known_arguments", "load_strict", "read_config", "read_folder", "read_pth", "resolve"]
+__all__ = [
+    "fill_strict",
+    "fingerprint",
+    "known_arguments",
+    "load_strict",
+    "read_config",
+    "read_folder",
+    "read_pth",
+    "resolve",
+]

@@ -194,7 +194,8 @@ def speaker_positions(looks_LR: torch.Tensor) -> torch.Tensor:
     """Each token's place on the line between two speakers, [L] fp32, from the looks of all tokens at the regions."""
     lowest_R, highest_R = looks_LR.amin(dim=0), looks_LR.amax(dim=0)
     places = [
-        (looks_LR[:, person] - lowest_R[person]) / (highest_R[person] - lowest_R[person] + _TINY) * (stop - start) + start
+        (looks_LR[:, person] - lowest_R[person]) / (highest_R[person] - lowest_R[person] + _TINY) * (stop - start)
+        + start
         for person, (start, stop) in enumerate(_INTERVALS)
     ]
     places.append(torch.full_like(places[0], _BACKGROUND))

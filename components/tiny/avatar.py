@@ -1,7 +1,7 @@
 """A toy checkpoint of the talking avatar in the release's original layout.
 
-    config.json + safetensors    models_clip_….pth    chinese-wav2vec2-base/
-    google/umt5-xxl/    models_t5_umt5-xxl-enc-bf16.pth    Wan2.1_VAE.pth
+config.json + safetensors    models_clip_….pth    chinese-wav2vec2-base/
+google/umt5-xxl/    models_t5_umt5-xxl-enc-bf16.pth    Wan2.1_VAE.pth
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from cluster.registry import Known
 from components.errors import MediaError
 from components.media.container import probe_media
 from components.media.image import probe
-from components.media.sound import measure
+from components.media.sound import ENCODER_RATE, probe_sound
 from components.media.source import SourceVideo
 from deployments.api.sources import Kind, Reference
 from deployments.artifacts import ArtifactStore
@@ -96,9 +96,11 @@ class Examiner:
         return Seen("video", media, video.count(model.fps))
 
     def _sound(self, model: Known, draft: Draft, file: BinaryIO) -> Seen:
-        info = measure(file, max_duration_s=model.limits.max_media_s, fps=model.fps)
-        media = Media("", info.media_type, 0, "", duration_s=info.duration_s, has_audio=True)
-        return Seen("audio", media, info.frames)
+        info = probe_sound(file, max_seconds=model.limits.max_media_s)
+        file.seek(0)
+        media_type = probe_media(file, max_pixels=self._limits.max_image_pixels, max_duration_s=math.inf).media_type
+        media = Media("", media_type, 0, "", duration_s=info.duration_s, has_audio=True)
+        return Seen("audio", media, -(-info.samples * model.fps // ENCODER_RATE))
 
 
 def given_of(seen: Sequence[Seen], media: Sequence[Media] | None = None) -> Given:

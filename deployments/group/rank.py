@@ -21,6 +21,7 @@ from components.denoiser import Denoiser, DenoiseSpec, Run, Task
 from components.errors import NonFiniteLatents, SnapshotMismatch
 from components.snapshot import Snapshot
 from components.usp import BranchParallel, Meshes, SequenceParallel, pick, vote
+from components.values import RandomState, Value
 from deployments.group import commands
 from deployments.group.commands import Command, Done
 from deployments.group.member import Member
@@ -115,7 +116,10 @@ class Rank(Member):
             guidance=request.guidance,
             guidance_image=request.guidance_image,
         )
-        inputs = [self._open(work.inputs[port], hints, kind) for port, kind in denoiser.ports.items()]
+        inputs = [
+            self._open(work.inputs[port], hints, kind) if port in work.inputs else RandomState.fresh()
+            for port, kind in denoiser.ports.items()
+        ]
         if work.snapshot is None:
             return _Resident(denoiser, denoiser.begin(spec, *inputs))
         return _Resident(denoiser, denoiser.restore(self._read(work.snapshot), spec, *inputs))
@@ -151,4 +155,7 @@ class Rank(Member):
         return Done(step, Handle(key, "Snapshot", stored.uri, stored.nbytes, sha256=stored.sha256))
 
     def _finish(self, resident: _Resident, key: str) -> Done:
-        return self._write(resident.run.step, key, {"latents": resident.denoiser.finish(resident.run)})
+        values: dict[str, Value] = {"latents": resident.denoiser.finish(resident.run)}
+        if "random" in resident.denoiser.ports:
+            values["random"] = RandomState.of(resident.run.generator)
+        return self._write(resident.run.step, key, values)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from components.denoiser import ExtensionTask, ReferenceTask, ShotTask, Task
+from components.denoiser import AvatarTask, ExtensionTask, ReferenceTask, ShotTask, Task
 from components.device import Placement
 
 TASKS: Mapping[str, Callable[[Path, Placement, str], Task]] = {
     "r2v": ReferenceTask.load,
     "extend": ExtensionTask.load,
     "shot": ShotTask.load,
+    "avatar": AvatarTask.load,
 }

@@ -25,7 +25,7 @@ from components.vae import Vae
 from components.vae_parallel import share_decode, share_encode
 from components.values import Frames, Latents, Value
 from deployments.cut import Cut, cut_of
-from deployments.decoding import TRUNCATED
+from deployments.decoding import made
 from deployments.encoding import prefix_of
 from deployments.group import commands
 from deployments.group.commands import Command, Done
@@ -86,8 +86,7 @@ class VaeMember(Member):
         writer = None
         if cut.piece is not None:
             writer = SegmentWriter(work, cut.piece, self._artifacts, stored, self._scratch.path)
-        truncate = MODELS[request.model].graph in TRUNCATED
-        return _DecodeAndWrite(vae.decode(latents, truncate=truncate), cut, writer, stored)
+        return _DecodeAndWrite(made(vae, request, latents, None), cut, writer, stored)
 
     def _encode(self, vae: Vae, work: StageWork, hints: Hints) -> _Encode:
         request, max_pixels = work.request, self._config.media.max_image_pixels

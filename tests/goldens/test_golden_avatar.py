@@ -5,7 +5,6 @@ Tolerances are maximal absolute differences. Everything a test needs comes out o
 
 import logging
 
-import pytest
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
