@@ -22,7 +22,6 @@ from deployments.room import Produced, Room
 from deployments.source import open_source
 from deployments.weights import Weights
 
-
 # Of every window but the key-frame pass, which alone has the caller's words.
 CONNECTION_PROMPT = "A person is talking naturally, with the same look and in the same scene as before."
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import wave
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from cluster.config import parse
 from cluster.records import StageCall, StageRef
@@ -137,3 +139,25 @@ def moving(count: int, height: int = 64, width: int = 112) -> NDArray[np.uint8]:
 def pictures(data: bytes) -> NDArray[np.uint8]:
     with av.open(io.BytesIO(data)) as video:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])
+
+
+def speech(seconds: float, rate: int = 16_000, channels: int = 1) -> bytes:
+    """A voice-like sound as WAV: harmonics of a wavering pitch, in syllables."""
+    moments = np.arange(round(seconds * rate)) / rate
+    phase = 2 * np.pi * np.cumsum(140 + 20 * np.sin(2 * np.pi * 1.7 * moments)) / rate
+    tone = sum(np.sin(k * phase) / k for k in range(1, 12))
+    wave_S = 0.2 * tone * (0.2 + np.clip(np.sin(2 * np.pi * 3.5 * moments), 0, 1))
+    data = io.BytesIO()
+    with wave.open(data, "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.repeat((wave_S * 32767).astype("<i2")[:, None], channels, axis=1).tobytes())
+    return data.getvalue()
+
+
+def portrait(height: int = 64, width: int = 112) -> bytes:
+    """A picture as PNG."""
+    data = io.BytesIO()
+    Image.fromarray(moving(1, height, width)[0]).save(data, "PNG")
+    return data.getvalue()
