@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from cluster.chains import decoded_latents
 from cluster.records import Request
 from cluster.registry import MODELS
+from components import vae_original
 from components.colour import ColourMatch, to_levels
 from components.vae import Vae
 from components.values import Latents, Pixels
@@ -26,7 +27,7 @@ class DecodeStage:
     """Every chunk's frames become stored segments of one timeline; the last chunk's call makes the file of them all."""
 
     def __init__(self, weights: Weights) -> None:
-        self._vaes = weights.load(Vae.load)
+        self._vaes = weights.load(Vae.load, file=vae_original.FILE)
         self._media = weights.config.media
 
     async def run(self, room: Room) -> Produced:

@@ -11,6 +11,7 @@ from cluster.chains import prefix_frames
 from cluster.config import MediaLimits
 from cluster.records import Request
 from cluster.registry import MODELS
+from components import text_original, vae_original
 from components.image import letterbox
 from components.media.image import read
 from components.text import TextEncoder
@@ -30,7 +31,7 @@ class TextStage:
     """Prompt → TextContext."""
 
     def __init__(self, weights: Weights) -> None:
-        self._encoders = weights.load(TextEncoder.load)
+        self._encoders = weights.load(TextEncoder.load, file=text_original.FILE)
 
     async def run(self, room: Room) -> Produced:
         request = room.request
@@ -46,7 +47,7 @@ class ConditionStage:
     """Reference images → Condition; the end of a video, or of the roll before → PrefixCondition; `WindowCondition`."""
 
     def __init__(self, weights: Weights) -> None:
-        self._vaes = weights.load(Vae.load)
+        self._vaes = weights.load(Vae.load, file=vae_original.FILE)
         self._media = weights.config.media
         self._windows = WindowCondition(self._vaes, self._media)
 

@@ -51,8 +51,8 @@ async def remix(video_id: str, request: Request, services: Served, tenant: Tenan
     """Cuts from a finished video to a new shot by another prompt."""
     fields, files = await read_body(request)
     body = parse(RemixVideo, fields, files, file=None)
-    model = _model(services.registry, body.model, REMIX, "remixes videos")
     source = await _finished(services, tenant, video_id)
+    model = _model(services.registry, body.model, REMIX, "remixes videos")
     draft = Draft(
         prompt=body.prompt,
         images=0,
@@ -70,7 +70,6 @@ async def extend(request: Request, services: Served, tenant: Tenant, idempotent:
     """Continues a finished video, or a file."""
     fields, files = await read_body(request)
     body = parse(ExtendVideo, fields, files, file="video")
-    model = _model(services.registry, body.model, EXTENSION, "extends videos")
     remixed_from = None
     if files:
         source = Reference(UploadSource(files[0][1]), "video", "video")
@@ -78,6 +77,7 @@ async def extend(request: Request, services: Served, tenant: Tenant, idempotent:
         source = Reference(named, "video.id", "video")
     else:
         source, remixed_from = await _finished(services, tenant, body.video.id), body.video.id
+    model = _model(services.registry, body.model, EXTENSION, "extends videos")
     draft = Draft(
         prompt=body.prompt,
         images=0,

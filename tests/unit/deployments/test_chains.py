@@ -80,9 +80,8 @@ async def test_a_talking_avatar_is_a_chain_of_windows_with_its_sound(line: Line)
     assert [ref.chunk for ref in line.done if ref.stage == "decode"] == [0, 1, 2]
     assert [ref.chunk for ref in line.done if ref.stage == "vision"] == [0, 2]
     shown = (await line.edge.client.get(f"/v1/videos/{job['id']}/preview")).text
-    assert (
-        sum(float(row.split(":")[1].rstrip(",")) for row in shown.splitlines() if row.startswith("#EXTINF")) == 88 / 25
-    )
+    seconds = [float(row.split(":")[1].rstrip(",")) for row in shown.splitlines() if row.startswith("#EXTINF")]
+    assert sum(seconds) == pytest.approx(88 / 25)
 
 
 async def test_a_finished_video_is_extended_and_remixed(line: Line) -> None:
@@ -108,6 +107,8 @@ async def test_webm_and_pictures_are_joined_over_chunks(line: Line) -> None:
     sheet = Image.open(io.BytesIO(await line.content(job["id"], variant="spritesheet")))
     assert sheet.size == (5 * 112, 5 * 64)
     last = np.asarray(sheet.convert("RGB"))[-64:, -112:]
-    assert np.abs(last.astype(int) - frames[-1]).mean() < 12
     shown = Image.open(io.BytesIO(await line.content(job["id"], variant="thumbnail"))).convert("RGB")
-    assert np.abs(np.asarray(shown).astype(int) - frames[33]).mean() < 12
+    # They are coded with other losses than the video.
+    for picture, index in ((last, 65), (np.asarray(shown), 33)):
+        away = [np.abs(picture.astype(int) - frame).mean() for frame in frames]
+        assert int(np.argmin(away)) == index
