@@ -54,13 +54,11 @@ class TextEncoder:
         """
         if (file := root / text_original.FILE).is_file():
             model = text_original.load(file, placement, TIED)
-            return cls(model, _tokenizer(root / text_original.TOKENIZER), placement)
+            return cls(model, read_tokenizer(root / text_original.TOKENIZER), placement)
         folder = root / "text_encoder"
-        config = UMT5Config.from_dict(read_config(folder / "config.json"))
-        with torch.device("meta"):
-            model = UMT5EncoderModel(config)
+        model = on_meta(folder)
         load_strict(model, folder, device=placement.device, dtype_of=lambda _: placement.dtype, tied=TIED)
-        return cls(model, _tokenizer(root / "tokenizer"), placement)
+        return cls(model, read_tokenizer(root / "tokenizer"), placement)
 
     def encode(self, prompt: str, negative_prompt: str | None) -> TextContext:
         """Both prompts as [1, TEXT_ROWS, D]; no negative prompt gives [1, 0, D], an empty one is encoded."""
@@ -81,7 +79,15 @@ class TextEncoder:
         return rows_BLD.masked_fill(mask_BL.unsqueeze(-1) == 0, 0)
 
 
-def _tokenizer(folder: Path) -> Tokenizer:
+def on_meta(folder: Path) -> UMT5EncoderModel:
+    """The architecture that a folder's configuration describes, without weights. CheckpointMismatch."""
+    config = UMT5Config.from_dict(read_config(folder / "config.json"))
+    with torch.device("meta"):
+        return UMT5EncoderModel(config)
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """A folder's tokenizer. CheckpointMismatch when it is missing."""
     # The file is the tokenizer; the classes around it rebuild parts of it differently from version to version.
     file = folder / "tokenizer.json"
     if not file.is_file():

@@ -94,11 +94,7 @@ class Vae:
         if (file := root / vae_original.FILE).is_file():
             return cls(vae_original.load(file, placement.device), placement)
         folder = root / "vae"
-        config = read_config(folder / "config.json")
-        if config.get("is_residual") or config.get("patch_size"):
-            raise CheckpointMismatch(f"{folder} is a Wan 2.2 VAE; these models use the Wan 2.1 one.")
-        with torch.device("meta"):
-            model = AutoencoderKLWan(**known_arguments(AutoencoderKLWan, config))
+        model = on_meta(folder)
         load_strict(model, folder, device=placement.device, dtype_of=lambda _: VAE_DTYPE)
         return cls(model, placement)
 
@@ -174,9 +170,7 @@ class Vae:
             truncate: to the level below, as the original does for extensions; else to the nearest.
         """
         for frames_BCFYX in self.decode_float(latents):
-            levels_FYXC = frames_BCFYX[0].permute(1, 2, 3, 0).mul(255)
-            levels_FYXC = levels_FYXC if truncate else levels_FYXC.round()
-            yield levels_FYXC.to(torch.uint8).cpu().numpy()
+            yield levels(frames_BCFYX, truncate=truncate)
 
     def decode_float(self, latents: Latents) -> Iterator[torch.Tensor]:
         """The clip chunk by chunk: fp32 [1, 3, f, Y, X] in [0, 1]."""
@@ -195,6 +189,22 @@ class Vae:
         hidden_BCTHW = self._model.post_quant_conv(latent_BCTHW)
         chunk_BCFYX: torch.Tensor = self._model.decoder(hidden_BCTHW, feat_cache=cache, feat_idx=[0], first_chunk=first)
         return chunk_BCFYX.clamp(-1, 1)
+
+
+def levels(frames_BCFYX: torch.Tensor, *, truncate: bool = False) -> np.ndarray:
+    """Frames [1, 3, F, Y, X] in [0, 1] in 8 bits, [F, Y, X, 3]: to the nearest level, or truncated to the one below."""
+    levels_FYXC = frames_BCFYX[0].permute(1, 2, 3, 0).mul(255)
+    levels_FYXC = levels_FYXC if truncate else levels_FYXC.round()
+    return levels_FYXC.to(torch.uint8).cpu().numpy()
+
+
+def on_meta(folder: Path) -> AutoencoderKLWan:
+    """The architecture that a folder's configuration describes, without weights. CheckpointMismatch."""
+    config = read_config(folder / "config.json")
+    if config.get("is_residual") or config.get("patch_size"):
+        raise CheckpointMismatch(f"{folder} is a Wan 2.2 VAE; these models use the Wan 2.1 one.")
+    with torch.device("meta"):
+        return AutoencoderKLWan(**known_arguments(AutoencoderKLWan, config))
 
 
 def _count_convolutions(module: torch.nn.Module) -> int:

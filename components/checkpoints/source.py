@@ -13,12 +13,8 @@ from huggingface_hub import snapshot_download
 
 from components.errors import CheckpointMismatch
 
-_FILES = (
-    "*.json",
-    "*.safetensors",
-    "*.pth",
-    "*.bin",
-)  # everything the loaders read; other formats of the same weights stay away
+# Everything the loaders read; other formats of the same weights stay away.
+_FILES = ("*.json", "*.safetensors", "*.pth", "*.bin")
 
 
 def resolve(checkpoint: str, revision: str | None) -> Path:

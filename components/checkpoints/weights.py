@@ -45,10 +45,25 @@ def load_strict(
         tensors = read_pth(source)
         fill_strict(module, tensors, source, device=device, dtype_of=dtype_of, tied=tied, stored_as=stored_as)
         return
-    tied = tied or {}
-    entries = _untie(list_tensors(source), {stored_as(a): stored_as(b) for a, b in tied.items()}, source)
+    entries = check_strict(module, source, tied=tied, stored_as=stored_as)
+    _fill(module, _mapped(entries), device, dtype_of, tied or {}, stored_as)
+
+
+def check_strict(
+    module: torch.nn.Module,
+    source: Path,
+    *,
+    tied: Mapping[str, str] | None = None,
+    stored_as: Callable[[str], str] = str,
+) -> dict[str, Entry]:
+    """Refuses what `load_strict` refuses, from headers alone; the entries by stored name. CheckpointMismatch."""
+    if source.suffix == PTH:
+        entries = describe(source, read_pth(source))
+    else:
+        aliases = {stored_as(alias): stored_as(name) for alias, name in (tied or {}).items()}
+        entries = _untie(list_tensors(source), aliases, source)
     check_entries(module, entries, source, tied=tied, stored_as=stored_as)
-    _fill(module, _mapped(entries), device, dtype_of, tied, stored_as)
+    return entries
 
 
 def read_folder(folder: Path) -> dict[str, torch.Tensor]:

@@ -44,11 +44,7 @@ class ReferenceDiT:
         """From a release's `transformer/`. CheckpointMismatch; Unsupported for the attention backend."""
         backend = pick(attention, placement.device)
         folder = root / "transformer"
-        config = read_config(folder / "config.json")
-        if config.get("image_dim") is not None or config.get("added_kv_proj_dim") is not None:
-            raise CheckpointMismatch(f"{folder} has an image encoder's branch, so it is no reference-to-video DiT.")
-        with torch.device("meta"):
-            model = WanTransformer3DModel(**known_arguments(WanTransformer3DModel, config))
+        model = on_meta(folder)
         # Its tables are computed, not stored, so they must not stay on the meta device.
         options = model.config
         model.rope = WanRotaryPosEmbed(options.attention_head_dim, options.patch_size, options.rope_max_seq_len).to(
@@ -115,3 +111,12 @@ class ReferenceDiT:
         )
         result_BCTHW: torch.Tensor = velocity_BCTHW[:, :, :frames].float()
         return result_BCTHW
+
+
+def on_meta(folder: Path) -> WanTransformer3DModel:
+    """The architecture that a folder's configuration describes, without weights. CheckpointMismatch."""
+    config = read_config(folder / "config.json")
+    if config.get("image_dim") is not None or config.get("added_kv_proj_dim") is not None:
+        raise CheckpointMismatch(f"{folder} has an image encoder's branch, so it is no reference-to-video DiT.")
+    with torch.device("meta"):
+        return WanTransformer3DModel(**known_arguments(WanTransformer3DModel, config))

@@ -144,8 +144,10 @@ def split_plan(tokens: int, degree: int, unit: int = 1) -> SplitPlan:
     Raises:
         ValueError: a number is below 1, or the unit does not divide the tokens.
     """
-    if tokens < 1 or degree < 1 or unit < 1 or tokens % unit:
-        raise ValueError(f"{tokens} tokens in units of {unit} cannot be cut into {degree} parts")
+    if tokens < 1 or degree < 1 or unit < 1:
+        raise ValueError(f"tokens, degree and unit are at least 1, not {tokens}, {degree} and {unit}")
+    if tokens % unit:
+        raise ValueError(f"{tokens} tokens are not whole units of {unit}")
     rows = -(-tokens // (degree * unit)) * unit
     edges = [min(place * rows, tokens) for place in range(degree + 1)]
     return SplitPlan(tokens, rows, tuple(itertools.pairwise(edges)))

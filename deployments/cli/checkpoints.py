@@ -1,4 +1,4 @@
-"""`skyreels checkpoints`: writes tiny checkpoints in the released layouts."""
+"""`skyreels checkpoints`: writes tiny checkpoints in the released layouts, and checks released ones."""
 
 from __future__ import annotations
 
@@ -23,3 +23,17 @@ def write_tiny(
 
     WRITERS[Registry(MODELS.values()).find(model).task](folder, seed=seed)
     typer.echo(folder)
+
+
+@app.command("verify")
+def verify(folder: Annotated[Path, typer.Argument(help="A downloaded release.")]) -> None:
+    """Compares a release with its own configuration, key by key and shape by shape, without reading its weights."""
+    from components.checkpoints.verify import verify as check  # noqa: PLC0415
+
+    report = check(folder)
+    typer.echo(f"{folder}: {report.layout}")
+    for part in report.parts:
+        found = part.problem or f"whole, {part.tensors} tensors, {part.parameters:,} parameters"
+        typer.echo(f"  {part.name}: {found}")
+    if not report.whole:
+        raise typer.Exit(1)

@@ -19,7 +19,7 @@ from components.dit.extension import TimedRope, on_meta_of
 from components.dit.wan import original_name
 from components.media.source import resize
 from components.sampler import FlowUniPC
-from components.vae import Vae
+from components.vae import Vae, levels
 from components.values import PrefixCondition, TextContext
 from tests.goldens import keymaps
 from tests.goldens.cases import max_diff, parametrize, weights
@@ -66,6 +66,13 @@ def test_golden_prefix(case):
     got_FYXC = np.stack([resize(frame, height, width) for frame in tensors["in.video"].numpy()])
     got_BCFYX = torch.from_numpy(got_FYXC).permute(3, 0, 1, 2)[None].float() / 255 * 2 - 1
     assert max_diff(got_BCFYX, tensors["out.v2v_prefix"]) <= 1e-5
+
+
+@parametrize("preproc")
+def test_golden_levels(case):
+    tensors = case.tensors()
+    got_FYXC = levels(tensors["out.colour_matched"] / 2 + 0.5, truncate=True)
+    assert torch.equal(torch.from_numpy(got_FYXC), tensors["out.uint8"][0].permute(1, 2, 3, 0))
 
 
 @parametrize("plans")

@@ -1,11 +1,23 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import InvalidRequest
-from cluster.plans import BUCKETS, aspect_bucket, bucket, clip_frames, floor16, latent_frames
+from cluster.plans import (
+    BUCKETS,
+    aspect_bucket,
+    bucket,
+    clip_frames,
+    extension_frames,
+    extension_rolls,
+    floor16,
+    latent_frames,
+    shot_roll,
+)
 
 FAMILIES = st.sampled_from(sorted(BUCKETS))
 SIDES = st.integers(1, 10_000)
@@ -72,3 +84,37 @@ def test_latent_frames_are_exact_or_refused(duration_s: int, fps: int) -> None:
 def test_other_frame_counts_are_refused(frames: int) -> None:
     with pytest.raises(ValueError, match="4k"):
         latent_frames(frames)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "new"), [(5, [33]), (10, [33, 33]), (11, [33, 33, 1]), (30, [33, 33, 25, 33, 33, 25])]
+)
+def test_rolls_of_an_extension(seconds: int, new: list[int]) -> None:
+    assert [roll.new_latents for roll in extension_rolls(seconds)] == new
+
+
+@pytest.mark.parametrize("seconds", range(1, 31))
+def test_an_extension_is_as_long_as_asked_for_and_at_most_a_roll_s_share_longer(seconds: int) -> None:
+    rolls = extension_rolls(seconds)
+    assert 24 * seconds <= extension_frames(seconds) < 24 * seconds + 4 * 8
+    for roll in rolls:
+        assert (roll.prefix_frames, roll.prefix_latents, roll.dropped_frames) == (25, 7, 25)
+        assert roll.decoded_latents % 8 == 0
+        assert latent_frames(roll.decoded_frames) == roll.decoded_latents
+        assert roll.kept_frames == 4 * roll.new_latents
+
+
+@pytest.mark.parametrize(("seconds", "source"), [(2, 9), (3, 17), (4, 25), (5, 33)])
+def test_the_roll_of_a_shot_switch(seconds: int, source: int) -> None:
+    roll = shot_roll(seconds)
+    assert (roll.prefix_frames, roll.dropped_frames) == (source, 0)
+    assert roll.kept_frames == roll.decoded_frames == 24 * seconds + 1
+    assert (roll.prefix_latents + roll.new_latents) % 8 == 0
+
+
+@pytest.mark.parametrize(
+    ("plan", "seconds"), [(extension_rolls, 0), (extension_rolls, 31), (shot_roll, 1), (shot_roll, 6)]
+)
+def test_other_durations_are_refused(plan: Callable[[int], object], seconds: int) -> None:
+    with pytest.raises(InvalidRequest, match=f"not {seconds}"):
+        plan(seconds)

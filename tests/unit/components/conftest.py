@@ -8,7 +8,7 @@ from components.denoiser import Denoiser, ReferenceTask
 from components.device import Placement
 from components.dit import ReferenceDiT
 from components.text import TextEncoder
-from components.tiny import write_r2v
+from components.tiny import write_extension, write_r2v
 from components.vae import Vae
 from components.values import Condition, TextContext
 from tests.unit.components.world import World
@@ -19,6 +19,14 @@ def root(tmp_path_factory) -> Path:
     """A tiny reference-to-video checkpoint. Read only."""
     folder = tmp_path_factory.mktemp("checkpoint") / "r2v"
     write_r2v(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def extension_root(tmp_path_factory) -> Path:
+    """A tiny checkpoint of video extension in the original layout. Read only."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "extension"
+    write_extension(folder)
     return folder
 
 

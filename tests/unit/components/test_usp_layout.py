@@ -149,3 +149,31 @@ def test_the_layout_of_a_group(world_size, heads, wanted, expected):
 def test_a_layout_that_cannot_be_is_refused_in_words(wanted, message):
     with pytest.raises(ValueError, match=message):
         pick(8, 12, **wanted)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 4, 8])
+def test_every_roll_of_every_extension_is_cut_between_frames_without_padding(degree):
+    rolls = {roll for seconds in range(1, 31) for roll in plans.extension_rolls(seconds)}
+    rolls |= {plans.shot_roll(seconds) for seconds in range(2, 6)}
+    for roll in rolls:
+        for height, width in SIZES:
+            unit = height // plans.TOKEN_PIXELS * (width // plans.TOKEN_PIXELS)
+            plan = split_plan((roll.prefix_latents + roll.new_latents) * unit, degree, unit)
+            assert plan.pad == 0
+            assert all(start % unit == stop % unit == 0 for start, stop in plan.slices)
+
+
+@given(st.integers(1, 50), st.integers(1, 20), st.integers(1, 12))
+def test_units_stay_together(units, unit, degree):
+    plan = split_plan(units * unit, degree, unit)
+    assert plan.rows % unit == 0
+    assert plan.slices[0][0] == 0
+    assert plan.slices[-1][1] == plan.tokens == units * unit
+    assert all(stop - start <= plan.rows and start % unit == 0 for start, stop in plan.slices)
+    assert plan.pad < degree * unit
+
+
+@pytest.mark.parametrize(("tokens", "unit"), [(10, 3), (4, 0)])
+def test_units_that_do_not_fill_the_sequence_are_refused(tokens, unit):
+    with pytest.raises(ValueError, match=r"at least 1|whole units"):
+        split_plan(tokens, 2, unit)

@@ -5,6 +5,7 @@ import pytest
 
 from components.denoiser import Denoiser, DenoiseSpec, ReferenceTask
 from components.device import Placement
+from components.dit import ExtensionDiT
 from components.usp import SINGLE, Layout, legal_layouts
 from tests.unit.components import usp_ranks
 from tests.unit.components.world import CALL_S, Failure, World
@@ -167,3 +168,19 @@ def test_a_rank_that_is_killed_fails_the_others_at_once(layout):
     assert dead.kind == "Died"
     assert isinstance(survivor, Failure)
     assert survivor.kind != "Died"
+
+
+# (new, source, height, width) in latents; a toy latent has one to three tokens per frame
+EXTENSIONS = [(9, 7, 2, 2), (3, 3, 4, 6), (1, 2, 2, 4), (5, 0, 2, 2)]
+
+
+@pytest.mark.parametrize("shot", [False, True], ids=["single", "shot"])
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_an_extension_is_cut_between_frames(extension_root, cpu, world_size, shot, request):
+    world = request.getfixturevalue(f"world_{world_size}")
+    layouts = [*legal_layouts(world_size, 4), SINGLE]
+    dit = ExtensionDiT.load(extension_root, cpu, shot=shot)
+    whole = [dit.forward(*usp_ranks.extension_inputs(*size)).numpy() for size in EXTENSIONS]
+    for answer in world.run(usp_ranks.extend, extension_root, shot, layouts, EXTENSIONS):
+        for got, expected in zip(answer, whole * len(layouts), strict=True):
+            assert np.abs(got - expected).max() <= TOLERANCE

@@ -10,7 +10,7 @@ from diffusers import WanTransformer3DModel
 
 from components.denoiser import Denoiser, ReferenceTask
 from components.device import Placement
-from components.dit import ReferenceDiT
+from components.dit import ExtensionDiT, ReferenceDiT
 from components.usp import BranchParallel, Meshes, SequenceParallel, highest, vote
 from components.vae import LatentScale
 from components.values import Condition, TextContext
@@ -195,3 +195,24 @@ def die_on(state, rank, heads, layout) -> None:
     if state["rank"] == rank:
         os.kill(os.getpid(), signal.SIGKILL)
     velocity(model, 2, 4, 4)
+
+
+def extension_inputs(made, given, height, width):
+    """Latents of new and of source frames, a timestep and a context. Sizes in latents."""
+    generator = torch.Generator().manual_seed(made * 10_000 + given * 1000 + height * 10 + width)
+    shapes = ((1, 16, made, height, width), (1, 16, given, height, width), (1, 9, 32))
+    new, source, context = (torch.randn(shape, generator=generator) for shape in shapes)
+    return new, source, 700, context
+
+
+def extend(state, root, shot, layouts, sizes) -> list[np.ndarray]:
+    """One forward of an extension per layout and size."""
+    if shot not in state:
+        dit = ExtensionDiT.load(root, Placement.of("cpu"), shot=shot)
+        state[shot] = dit, SequenceParallel(dit.model, meshes(state))
+    dit, shared = state[shot]
+    results = []
+    for layout in layouts:
+        shared.use(layout)
+        results += [dit.forward(*extension_inputs(*size)).numpy() for size in sizes]
+    return results

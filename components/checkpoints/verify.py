@@ -1,0 +1,135 @@
+"""Whether a release on disk is whole and fits, from the files' headers: no weights are read, no device is needed.
+
+Every part is compared key by key and shape by shape with the architecture that its own configuration describes, by the
+same rules as when it is loaded. A part's problem does not hide another's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from components import text, text_original, vae, vae_original
+from components.checkpoints.headers import Entry
+from components.checkpoints.pickled import read_pth
+from components.checkpoints.weights import check_strict
+from components.dit import extension, reference, wan
+from components.errors import CheckpointMismatch
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One component of a release. `problem` is None when it is whole and fits."""
+
+    name: str
+    tensors: int = 0
+    parameters: int = 0
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found. `layout` names the kind of release."""
+
+    layout: str
+    parts: tuple[Part, ...]
+
+    @property
+    def whole(self) -> bool:
+        return all(part.problem is None for part in self.parts)
+
+
+Check = Callable[[Path], Mapping[str, Entry]]
+"""Compares one part of the release at a root with its configuration; its tensors. CheckpointMismatch."""
+
+
+def _reference_dit(root: Path) -> Mapping[str, Entry]:
+    folder = root / "transformer"
+    return check_strict(reference.on_meta(folder), folder)
+
+
+def _text_encoder(root: Path) -> Mapping[str, Entry]:
+    folder = root / "text_encoder"
+    return check_strict(text.on_meta(folder), folder, tied=text.TIED)
+
+
+def _vae(root: Path) -> Mapping[str, Entry]:
+    folder = root / "vae"
+    return check_strict(vae.on_meta(folder), folder)
+
+
+def _tokenizer(root: Path) -> Mapping[str, Entry]:
+    text.read_tokenizer(root / "tokenizer")
+    return {}
+
+
+def _extension_dit(root: Path) -> Mapping[str, Entry]:
+    folder = root / "transformer"
+    return check_strict(extension.on_meta(folder), folder, stored_as=wan.original_name)
+
+
+def _shot_dit(root: Path) -> Mapping[str, Entry]:
+    folder = root / "shot_transformer"
+    return check_strict(extension.on_meta(folder), folder, stored_as=wan.original_name)
+
+
+def original_text_encoder(root: Path) -> Mapping[str, Entry]:
+    """UMT5 in the original layout, as several releases have it. CheckpointMismatch."""
+    file = root / text_original.FILE
+    model = text_original.architecture(read_pth(file), file)
+    return check_strict(model, file, tied=text.TIED, stored_as=text_original.original_name)
+
+
+def original_vae(root: Path) -> Mapping[str, Entry]:
+    """The VAE in the original layout. CheckpointMismatch."""
+    file = root / vae_original.FILE
+    model, blocks = vae_original.architecture(read_pth(file), file)
+    return check_strict(model, file, stored_as=lambda name: vae_original.original_name(name, blocks))
+
+
+def original_tokenizer(root: Path) -> Mapping[str, Entry]:
+    """UMT5's tokenizer in the original layout. CheckpointMismatch."""
+    text.read_tokenizer(root / text_original.TOKENIZER)
+    return {}
+
+
+LAYOUTS: Mapping[str, tuple[str, Mapping[str, Check]]] = {
+    # name → what only this release has, and its parts
+    "reference-to-video": (
+        "text_encoder",
+        {"transformer": _reference_dit, "text_encoder": _text_encoder, "tokenizer": _tokenizer, "vae": _vae},
+    ),
+    "video extension": (
+        "shot_transformer",
+        {
+            "transformer": _extension_dit,
+            "shot_transformer": _shot_dit,
+            text_original.FILE: original_text_encoder,
+            text_original.TOKENIZER: original_tokenizer,
+            vae_original.FILE: original_vae,
+        },
+    ),
+}
+
+
+def verify(root: Path) -> Report:
+    """Checks a release.
+
+    Raises:
+        CheckpointMismatch: the folder is no release of a known layout.
+    """
+    for layout, (mark, checks) in LAYOUTS.items():
+        if (root / mark).exists():
+            return Report(layout, tuple(_part(name, check, root) for name, check in checks.items()))
+    marks = ", ".join(f"{mark}/ ({layout})" for layout, (mark, _) in LAYOUTS.items())
+    raise CheckpointMismatch(f"{root} is no release of a known layout; one has {marks}.")
+
+
+def _part(name: str, check: Check, root: Path) -> Part:
+    try:
+        entries = check(root)
+    except CheckpointMismatch as error:
+        return Part(name, problem=str(error))
+    return Part(name, len(entries), sum(math.prod(entry.shape) for entry in entries.values()))
