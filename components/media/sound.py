@@ -138,8 +138,14 @@ def _refuse_length(samples: int, max_seconds: float) -> None:
 
 def _refuse_shortened(container: InputContainer, stream: AudioStream, samples: int) -> None:
     """Compares what was there with what the headers promise, where they know."""
-    if stream.duration is None or stream.time_base is None or container.format.name.split(",")[0] not in _EXACT:
+    if container.format.name.split(",")[0] not in _EXACT:
         return
-    promised_s, found_s = float(stream.duration * stream.time_base), samples / ENCODER_RATE
+    if stream.duration is not None and stream.time_base is not None:
+        promised_s = float(stream.duration * stream.time_base)
+    elif container.duration is not None:
+        promised_s = container.duration / av.time_base
+    else:
+        return
+    found_s = samples / ENCODER_RATE
     if found_s < promised_s * _EXACT_LONG - _SHORTFALL_S:
         raise MediaError(f"The sound is cut off: {found_s:.1f} s of {promised_s:.1f} s are there; send the whole file.")

@@ -1,6 +1,12 @@
+import io
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+from components.media.segments import SegmentEncoder
+from components.media.soundtrack import remux_with_sound
+from tests.unit.components.media.sounds import encode, tone
 
 
 def moving_picture(frames: int, height: int = 64, width: int = 96) -> NDArray[np.uint8]:
@@ -16,3 +22,25 @@ def moving_picture(frames: int, height: int = 64, width: int = 96) -> NDArray[np
 def clip() -> NDArray[np.uint8]:
     """Five seconds and one frame at 24 fps."""
     return moving_picture(121)
+
+
+FPS = 25
+
+
+def segments_of(frames: int) -> list[bytes]:
+    """Init segment and media segments of a short video."""
+    encoder = SegmentEncoder(64, 96, FPS)
+    media = [*encoder.encode(moving_picture(frames)), *encoder.finish()]
+    return [encoder.init, *(segment.data for segment in media)]
+
+
+@pytest.fixture(scope="session")
+def silent_video() -> bytes:
+    return b"".join(segments_of(12))
+
+
+@pytest.fixture(scope="session")
+def video_with_sound(tmp_path_factory) -> bytes:
+    out = tmp_path_factory.mktemp("film") / "film.mp4"
+    remux_with_sound(segments_of(FPS), io.BytesIO(encode(tone(1))), out, fps=FPS)
+    return out.read_bytes()
