@@ -152,3 +152,20 @@ def spans(system: System, video_id: str) -> list[tuple[str, str]]:
     query = "SELECT claimed_at, done_at FROM stages WHERE job_id = ? AND stage = 'denoise' ORDER BY chunk"
     with closing(sqlite3.connect(system.folder / "state" / "jobs.db")) as database:
         return list(database.execute(query, (video_id,)).fetchall())
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("deployment", ["TextEncoder", "VaeRoom", "Denoiser"])
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+@pytest.mark.parametrize("name", ["extension", "avatar"])
+def test_a_chain_survives_the_kill_of_any_stage_at_any_chunk(
+    chains: System, oracle: dict[str, str], name: str, chunk: int, deployment: str
+) -> None:
+    video_id = submit(chains, name)
+
+    def there(job: dict[str, Any]) -> bool:
+        return any(s["chunk"] == chunk and s["stage"] == "denoise" and s["state"] != "blocked" for s in job["stages"])
+
+    chains.reach(video_id, there, f"is at chunk {chunk}", 400)
+    chains.replica(deployment).kill()
+    check(chains, name, video_id, oracle)

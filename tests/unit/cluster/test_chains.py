@@ -31,7 +31,7 @@ def requests() -> Iterator[Request]:
     yield request()
 
 
-@pytest.mark.parametrize("asked", requests(), ids=lambda asked: f"{asked.model}-{asked.frames}")
+@pytest.mark.parametrize("asked", list(requests()), ids=lambda asked: f"{asked.model}-{asked.frames}")
 def test_chunks_follow_each_other_on_one_timeline(asked: Request) -> None:
     frame = segment = 0
     for piece in pieces(asked):
@@ -42,7 +42,7 @@ def test_chunks_follow_each_other_on_one_timeline(asked: Request) -> None:
     assert frame == asked.frames
 
 
-@pytest.mark.parametrize("asked", requests(), ids=lambda asked: f"{asked.model}-{asked.frames}")
+@pytest.mark.parametrize("asked", list(requests()), ids=lambda asked: f"{asked.model}-{asked.frames}")
 def test_a_graph_has_a_decode_for_every_piece_and_one_final(asked: Request) -> None:
     model = MODELS[asked.model]
     name = graph_name(model, asked)
