@@ -20,8 +20,8 @@ from typing import Self
 import numpy as np
 import pyloudnorm
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch.nn.functional import interpolate
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from components.checkpoints import fill_strict, read_config, read_folder, read_pth
@@ -106,7 +106,7 @@ class AudioEncoder:
         """A normalised sound to [F, N, E] fp32, all layers but the input's."""
         features_1Cf = self._convolved(wave_S.to(self._device, torch.float32))
         frames = frames_of(len(wave_S))
-        resampled_1CF = F.interpolate(features_1Cf, size=frames, mode="linear", align_corners=True)
+        resampled_1CF = interpolate(features_1Cf, size=frames, mode="linear", align_corners=True)
         hidden_1FE, _ = self._model.feature_projection(resampled_1CF.transpose(1, 2))
         # The encoder's own loop draws from the process-wide generator to skip layers, in training only but always.
         encoder = self._model.encoder
@@ -148,7 +148,7 @@ class AudioEncoder:
     def _field(self, layers: int) -> int:
         """Samples that one feature of the last of so many convolutions sees."""
         steps = (math.prod(self._strides[:layer]) * (self._kernels[layer] - 1) for layer in range(layers))
-        return 1 + sum(steps)
+        return 1 + int(sum(steps))
 
 
 def _pieces(wave_S: torch.Tensor, stride: int, field: int, frames: int) -> Iterator[torch.Tensor]:

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
+from torch.nn.functional import interpolate
 
 _WHITE = (255, 255, 255)
 
@@ -45,7 +45,7 @@ def cover(image: Image.Image, height: int, width: int) -> torch.Tensor:
 def cover_mask(mask_YX: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """The same for a mask, by the nearest pixel: [Y, X] of any size and dtype → [height, width] fp32."""
     inner, (top, left) = _covering((int(mask_YX.shape[0]), int(mask_YX.shape[1])), (height, width))
-    filled_BCYX = F.interpolate(mask_YX[None, None].float(), size=inner, mode="nearest")
+    filled_BCYX = interpolate(mask_YX[None, None].float(), size=inner, mode="nearest")
     return filled_BCYX[0, 0, top : top + height, left : left + width].contiguous()
 
 

@@ -45,7 +45,7 @@ def encode_known(vae: Vae, first: Pixels, key: Pixels | None, frames: int) -> Kn
     mask_F = torch.zeros(frames)
     mask_F[:count] = 1
     mask_F[frames - copies :] = 1
-    mask_CT = torch.cat([mask_F[:1].expand(STRIDE_T), mask_F[1:]]).unflatten(0, (-1, STRIDE_T)).T
+    mask_CT = torch.cat([mask_F[:1].expand(STRIDE_T), mask_F[1:]]).view(-1, STRIDE_T).T
     size = (height // STRIDE_S, width // STRIDE_S)
     mask_BCTHW = mask_CT[None, :, :, None, None].expand(1, *mask_CT.shape, *size).to(latents_BCTHW)
     held = 0 if count == 1 else (count - 1) // STRIDE_T + 1

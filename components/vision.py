@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 import torch
-import torch.nn.functional as F
+from torch.nn.functional import interpolate
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from components.checkpoints import fill_strict, read_pth
@@ -71,7 +71,7 @@ class VisionEncoder:
     def preprocess(self, image_BCYX: torch.Tensor) -> torch.Tensor:
         """[-1, 1] of any size to the model's square, bicubic without antialiasing, aspect not kept; normalised."""
         side = int(self._model.config.image_size)
-        square_BCYX = F.interpolate(image_BCYX.float(), size=(side, side), mode="bicubic", align_corners=False)
+        square_BCYX = interpolate(image_BCYX.float(), size=(side, side), mode="bicubic", align_corners=False)
         mean, std = (torch.tensor(row, device=square_BCYX.device).view(1, 3, 1, 1) for row in (_MEAN, _STD))
         return (square_BCYX * 0.5 + 0.5 - mean) / std
 
@@ -124,10 +124,11 @@ def rearranged(visual: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             continue
         inner = _renamed(name, dict(_NAMES))
         if inner == "embeddings.class_embedding":
-            tensor = tensor.flatten()
+            renamed[inner] = tensor.flatten()
         elif inner == "embeddings.position_embedding.weight":
-            tensor = tensor.flatten(0, -2)
-        renamed[inner] = tensor
+            renamed[inner] = tensor.flatten(0, -2)
+        else:
+            renamed[inner] = tensor
     return renamed
 
 

@@ -46,6 +46,8 @@ from components.values import (
 )
 
 MASK_CHANNELS = STRIDE_T
+CONNECTION_PROMPT = "A person is talking to the camera."
+"""What every pass but the first is told, whatever the user's prompt says: that one has shaped the key frames."""
 
 
 @dataclass(frozen=True, slots=True)

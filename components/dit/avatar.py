@@ -88,23 +88,24 @@ class AvatarTransformer(WanTransformer3DModel):  # type: ignore[misc]
         span = self.span(frames * grid[1] * grid[2])
         rows_BnC = self.patch_embedding(hidden_BCTHW).flatten(2).transpose(1, 2).contiguous()
         time_BC, modulation_BX, text_BLC, image_BIC = self.condition_embedder(timestep_B, context_BLD, image_BID)
-        modulation_BXC = modulation_BX.unflatten(1, (6, -1))
+        modulation_BXC = torch.unflatten(modulation_BX, 1, (6, -1))
         attended_BLC = torch.cat([image_BIC, text_BLC], dim=1)
         audio_PTAE = self.audio_proj(audio_PFWLE)
         for block in self.blocks:
             rows_BnC = block(rows_BnC, attended_BLC, modulation_BXC, rope, audio_PTAE, span, regions_RS)
         shift, scale = (self.scale_shift_table + time_BC.unsqueeze(1)).chunk(2, dim=1)
         rows_BnC = (self.norm_out(rows_BnC.float()) * (1 + scale) + shift).type_as(rows_BnC)
-        return self._unpatch(self.proj_out(rows_BnC), grid)
+        velocity_BCTHW: torch.Tensor = self._unpatch(self.proj_out(rows_BnC), grid)
+        return velocity_BCTHW
 
     def _unpatch(self, rows_BLX: torch.Tensor, grid: tuple[int, ...]) -> torch.Tensor:
         _, patch_h, patch_w = self.config.patch_size
-        patches = rows_BLX.unflatten(1, grid).unflatten(-1, (patch_h, patch_w, -1))  # B, T, h, w, ph, pw, C
+        patches = torch.unflatten(torch.unflatten(rows_BLX, 1, grid), -1, (patch_h, patch_w, -1))  # B T h w ph pw C
         return patches.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
 
 
 class ExactTimesteps(torch.nn.Module):
-    """The timestep's cosines and sines by way of float64, as the original: in fp32 an angle of 1000 rad has 4 digits."""
+    """The timestep's cosines and sines in float64, as the original: in fp32 1000 rad has 4 digits."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -155,7 +156,8 @@ class AvatarBlock(WanTransformerBlock):  # type: ignore[misc]
         place_L = positions[0] if positions else None
         rows_BnC = rows_BnC + self.audio_cross_attn(normed, audio_PTAE, span, place_L, backend)
         normed = (self.norm3(rows_BnC.float()) * (1 + scale_f) + shift_f).type_as(rows_BnC)
-        return (rows_BnC.float() + self.ffn(normed).float() * gate_f).type_as(rows_BnC)
+        result_BnC: torch.Tensor = (rows_BnC.float() + self.ffn(normed).float() * gate_f).type_as(rows_BnC)
+        return result_BnC
 
 
 class ObservedSelfAttention:
@@ -333,7 +335,7 @@ def on_meta(root: Path) -> AvatarTransformer:
     """The architecture that a root folder's configuration describes, without weights. CheckpointMismatch."""
     file = root / "config.json"
     config = read_config(file)
-    options = wan.original_options(config, file)
+    options = wan.original_options(config, str(file))
     if config.get("model_type") != "i2v" or "audio_window" not in config:
         raise CheckpointMismatch(f"{file} is not of a talking avatar.")
     try:

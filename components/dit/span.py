@@ -1,7 +1,7 @@
-"""Which part of a sequence a DiT's rows are, and the little that its blocks must know of the other parts.
+"""Which part of a sequence a DiT's rows are, and what its blocks must know of the others.
 
-A DiT that runs alone holds the whole sequence. Where a forward is shared, `components.usp` puts its own span in place of
-the whole one, so that a model's code is the same in both cases.
+A DiT that runs alone holds the whole sequence. Where a forward is shared, `components.usp` puts its own span in place
+of the whole one, so that a model's code is the same in both cases.
 
 Shape letters: n rows held here, L tokens of the sequence, H heads, D head width.
 """

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.normalization import FP32LayerNorm
+from torch.nn.functional import interpolate, pad
 
 from components.dit.span import Span
 
@@ -86,7 +86,7 @@ class AudioProjection(torch.nn.Module):
         first, later = self.windows(audio_PFWLE)
         hidden = torch.cat([self.proj1(first.flatten(2)).relu(), self.proj1_vf(later.flatten(2)).relu()], dim=1)
         tokens = self.proj3(self.proj2(hidden).relu())
-        rows: torch.Tensor = self.norm(tokens.unflatten(-1, (self._tokens, -1)))
+        rows: torch.Tensor = self.norm(torch.unflatten(tokens, -1, (self._tokens, -1)))
         return rows
 
     def windows(self, audio_PFWLE: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,8 +137,8 @@ class FrameAudioAttention(torch.nn.Module):
         heard = torch.arange(first, first + held, device=audio_PTAE.device).clamp(max=frames - 1)
         audio_fAE = audio_PTAE[:, heard].transpose(0, 1).flatten(1, 2)
 
-        query_nHD = self.q_linear(rows_BnC)[0].unflatten(-1, (self._heads, -1))
-        key_fAHD, value_fAHD = self.kv_linear(audio_fAE).unflatten(-1, (2, self._heads, -1)).unbind(2)
+        query_nHD = torch.unflatten(self.q_linear(rows_BnC)[0], -1, (self._heads, -1))
+        key_fAHD, value_fAHD = torch.unflatten(self.kv_linear(audio_fAE), -1, (2, self._heads, -1)).unbind(2)
         if positions_L is not None:
             middles = torch.tensor([sum(interval) / 2 for interval in _INTERVALS[:speakers]], device=rows_BnC.device)
             token_n = (span.first + torch.arange(rows, device=rows_BnC.device)).clamp(max=span.tokens - 1)
@@ -146,7 +146,7 @@ class FrameAudioAttention(torch.nn.Module):
             read_nH = ((frame_n1 * self._heads + heads_H) % frames) * per_frame + (token_n % per_frame)[:, None]
             query_nHD = _rotate(query_nHD, positions_L[read_nH])
             key_fAHD = _rotate(key_fAHD, middles.repeat_interleave(count)[:, None])
-        query_fSHD = F.pad(query_nHD, (0, 0, 0, 0, lead, held * per_frame - lead - rows)).unflatten(0, (held, -1))
+        query_fSHD = torch.unflatten(pad(query_nHD, (0, 0, 0, 0, lead, held * per_frame - lead - rows)), 0, (held, -1))
         heard_fSHD = dispatch_attention_fn(query_fSHD, key_fAHD, value_fAHD, backend=backend)
         result: torch.Tensor = self.proj(heard_fSHD.flatten(0, 1).flatten(1)[None, lead : lead + rows])
         return result
@@ -162,7 +162,7 @@ def region_tokens(regions_RYX: torch.Tensor | None, height: int, width: int) -> 
     """
     if regions_RYX is None or regions_RYX.ndim != 3 or regions_RYX.shape[0] != REGIONS:
         raise ValueError(f"two speakers need {REGIONS} masks: the first, the second, the background")
-    sampled_BRyx = F.interpolate(regions_RYX[None].float(), size=(height, width), mode="nearest")
+    sampled_BRyx = interpolate(regions_RYX[None].float(), size=(height, width), mode="nearest")
     regions_RS = (sampled_BRyx[0] > 0).flatten(1).float()
     if not bool(regions_RS.any(dim=1).all()):
         raise ValueError("a speaker's mask, or what the masks leave of the background, covers no token of the picture")
@@ -183,7 +183,7 @@ def attention_to_regions(
         backend: the library's name of an attention kernel.
     """
     count, width = regions_RS.shape[0], query_BnHD.shape[-1]
-    values_SD = F.pad(regions_RS.T.to(query_BnHD.dtype), (0, width - count))  # kernels want one width for all
+    values_SD = pad(regions_RS.T.to(query_BnHD.dtype), (0, width - count))  # kernels want one width for all
     value_BSHD = values_SD[None, :, None].expand(key_BSHD.shape).contiguous()
     looked_BnHD = dispatch_attention_fn(query_BnHD, key_BSHD, value_BSHD, backend=backend)
     looked_nR: torch.Tensor = looked_BnHD[0, :, :, :count].float().mean(dim=1)

@@ -94,8 +94,8 @@ def opened(file: BinaryIO) -> Iterator[tuple[InputContainer, AudioStream]]:
             codec = stream.codec_context
             if not 0 < codec.sample_rate <= _MAX_RATE or not 0 < codec.channels <= _MAX_CHANNELS:
                 raise MediaError(
-                    f"The sound has {codec.channels} channels at {codec.sample_rate} Hz; up to {_MAX_CHANNELS} at up to "
-                    f"{_MAX_RATE} Hz are accepted."
+                    f"The sound has {codec.channels} channels at {codec.sample_rate} Hz; up to {_MAX_CHANNELS} at "
+                    f"up to {_MAX_RATE} Hz are accepted."
                 )
             yield container, stream
     except FFmpegError as error:

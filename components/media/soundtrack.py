@@ -37,8 +37,8 @@ def remux_with_sound(
 ) -> int:
     """As `mux.remux`, with a soundtrack that starts with the pictures and ends with them at the latest.
 
-    The sound keeps its rate (AAC's next one above, where it has no such) and its channels (stereo, where they are none of
-    mono, stereo and 5.1). It is not stretched: a sound that ends before the pictures leaves silence.
+    The sound keeps its rate (AAC's next one above, where it has no such) and its channels (stereo, where they are not
+    mono, stereo or 5.1). It is not stretched: a sound that ends before the pictures leaves silence.
 
     Args:
         segments: an init segment and the media segments behind it, cut anywhere.

@@ -198,7 +198,11 @@ class SharedSelfAttention:
         *,
         observe: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
     ) -> torch.Tensor:
-        """Rows [B, n, C] in and out; `observe` sees this rank's queries and keys. Unsupported for a mask or for cross-attention, which is never shared."""
+        """Rows [B, n, C] in and out; `observe` sees this rank's queries and keys.
+
+        Raises:
+            Unsupported: for a mask, or for cross-attention, which is never shared.
+        """
         if encoder_hidden_states is not None or attention_mask is not None:
             raise Unsupported("A shared sequence has self-attention without a mask only; use a degree of 1.")
         query_BnHD, key_BnHD, value_BnHD = projections(attn, hidden_states, rotary_emb)

@@ -6,9 +6,9 @@ Tolerances are maximal absolute differences. Everything a test needs comes out o
 import logging
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from PIL import Image
+from torch.nn.functional import pad
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from cluster import plans
@@ -45,7 +45,7 @@ def make_dit(config, state, layers, width, image_dim) -> AvatarDiT:
 
 
 def padded(context_LD, rows):
-    return F.pad(context_LD, (0, 0, 0, rows - context_LD.shape[0]))[None]
+    return pad(context_LD, (0, 0, 0, rows - context_LD.shape[0]))[None]
 
 
 def forward(dit, config, tensors):

@@ -8,7 +8,7 @@ from components.denoiser import Denoiser, ReferenceTask
 from components.device import Placement
 from components.dit import ReferenceDiT
 from components.text import TextEncoder
-from components.tiny import write_extension, write_r2v
+from components.tiny import write_avatar, write_extension, write_r2v
 from components.vae import Vae
 from components.values import Condition, TextContext
 from tests.unit.components.world import World
@@ -95,3 +95,16 @@ def world_3():
 def world_4():
     with World(4) as world:
         yield world
+
+
+@pytest.fixture(scope="session")
+def avatar_root(tmp_path_factory) -> Path:
+    """A tiny talking avatar checkpoint. Read only."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "avatar"
+    write_avatar(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def avatar_vae(avatar_root, cpu) -> Vae:
+    return Vae.load(avatar_root, cpu)

@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from components.image import letterbox
+from components.image import cover, cover_mask, letterbox
 
 RED = (255, 0, 0)
 
@@ -40,3 +41,20 @@ def test_any_mode_is_taken(mode):
     got_CYX = letterbox(Image.new(mode, (16, 16)), 16, 16)
     assert got_CYX.shape == (3, 16, 16)
     assert got_CYX.abs().max() <= 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 300), (300, 7), (48, 32), (64, 64)])
+def test_a_cover_fills_any_size_without_bars(size):
+    image = Image.new("RGB", size, (200, 10, 30))
+    covered = cover(image, 32, 48)
+    assert covered.shape == (3, 32, 48)
+    assert (covered - torch.tensor([200, 10, 30]).view(3, 1, 1) / 127.5 + 1).abs().max() < 1e-5
+
+
+def test_a_cover_keeps_the_middle_and_a_mask_follows_it():
+    pixels = np.zeros((32, 96, 3), np.uint8)
+    pixels[:, 24:72] = 255
+    assert cover(Image.fromarray(pixels), 32, 48).min() == 1
+    mask = torch.from_numpy(pixels[:, :, 0])
+    assert cover_mask(mask, 32, 48).min() > 0
+    assert cover_mask(torch.zeros(5, 9), 32, 48).shape == (32, 48)

@@ -6,6 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
+
 def tone(seconds, rate=16_000, channels=1, hertz=440.0, level=0.3):
     """fp32 [channels, samples]; each channel an octave above the one before."""
     times = np.arange(round(seconds * rate)) / rate

@@ -1,0 +1,27 @@
+import pytest
+import torch
+
+from components.euler import FlowEuler
+
+
+def test_the_released_grid():
+    assert FlowEuler(4, 11).timesteps == pytest.approx((1000, 956.5841, 846.5437, 10.8911), abs=1e-3)
+
+
+def test_a_straight_flow_is_followed_exactly():
+    noise, clean = torch.randn(2, 3), torch.randn(2, 3)
+    sampler, sample = FlowEuler(4, 11), noise
+    while sampler.position < 4:
+        sample = sampler.step(noise - clean, sample)
+    assert torch.allclose(sample, clean, atol=1e-6)
+    with pytest.raises(ValueError, match="all 4 steps"):
+        sampler.step(noise, sample)
+
+
+def test_it_continues_where_its_state_was_taken():
+    first, second = FlowEuler(3, 11), FlowEuler(3, 11)
+    velocity = torch.ones(2)
+    first.step(velocity, velocity)
+    second.restore(first.state(), torch.device("cpu"))
+    assert second.position == 1
+    assert torch.equal(first.step(velocity, velocity), second.step(velocity, velocity))
