@@ -51,7 +51,7 @@ async def final_file(call: Call, parts: Parts) -> Artifact:
 async def _pictures(call: Call, parts: Sequence[Part]) -> tuple[Rendition | None, Rendition]:
     strips = [(part.pictures.strip, part.pictures.picked) for part in parts]
     data = [(await call.artifacts.get_bytes(s.uri, s.sha256), picked) for s, picked in strips if s is not None]
-    sheet = await asyncio.to_thread(spritesheet, data)
+    sheet = await asyncio.to_thread(spritesheet, data, call.request.frames)
     stored = await store_still(call.artifacts, f"{folder(call.work.call)}/spritesheet.jpg", sheet)
     return next((part.pictures.thumbnail for part in parts if part.pictures.thumbnail), None), stored
 

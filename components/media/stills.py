@@ -78,22 +78,23 @@ class Stills:
         return _saved(column, "PNG", compress_level=1)
 
 
-def spritesheet(strips: Iterable[tuple[bytes, int]]) -> Still:
+def spritesheet(strips: Iterable[tuple[bytes, int]], frames: int) -> Still:
     """All picked frames as a grid in one JPEG, row by row; unused cells are black.
 
     Args:
         strips: those of a video's parts in order, and how many frames each holds.
+        frames: of the video.
 
     Raises:
-        ValueError: there is no frame.
+        ValueError: a part is missing.
     """
     cells: list[Image.Image] = []
     for data, count in strips:
         column = Image.open(io.BytesIO(data), formats=("PNG",))
         height = column.height // count
         cells += [column.crop((0, index * height, column.width, (index + 1) * height)) for index in range(count)]
-    if not cells:
-        raise ValueError("a sheet has at least one frame")
+    if len(cells) != (wanted := min(frames, MAX_COLUMNS**2)):
+        raise ValueError(f"the sheet has {len(cells)} of {wanted} frames yet")
     columns = math.ceil(math.sqrt(len(cells)))
     width, height = cells[0].size
     sheet = Image.new("RGB", (width * columns, height * math.ceil(len(cells) / columns)))
