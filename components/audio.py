@@ -81,13 +81,8 @@ class AudioEncoder:
     @classmethod
     def load(cls, root: Path, placement: Placement) -> Self:
         """From a release's `chinese-wav2vec2-base/`. CheckpointMismatch."""
-        folder = root / FOLDER
-        config = Wav2Vec2Config.from_dict(read_config(folder / "config.json"))
-        with torch.device("meta"):
-            model = Wav2Vec2Model(config)
-        pickled = folder / _PICKLED
-        stored = read_pth(pickled) if pickled.is_file() else read_folder(folder)
-        fill_strict(model, _renamed(stored), folder, device=placement.device, dtype_of=lambda _: torch.float32)
+        model, tensors = architecture(root)
+        fill_strict(model, tensors, root / FOLDER, device=placement.device, dtype_of=lambda _: torch.float32)
         return cls(model, placement)
 
     def encode(self, waves: Sequence[NDArray[np.float32]]) -> AudioFeatures:
@@ -165,6 +160,16 @@ def standardised(wave_S: NDArray[np.float32]) -> NDArray[np.float32]:
         np.float32
     )
     return standard
+
+
+def architecture(root: Path) -> tuple[Wav2Vec2Model, dict[str, torch.Tensor]]:
+    """A release's model on the meta device, and its tensors by the model's names, memory-mapped. CheckpointMismatch."""
+    folder = root / FOLDER
+    config = Wav2Vec2Config.from_dict(read_config(folder / "config.json"))
+    with torch.device("meta"):
+        model = Wav2Vec2Model(config)
+    pickled = folder / _PICKLED
+    return model, _renamed(read_pth(pickled) if pickled.is_file() else read_folder(folder))
 
 
 def _renamed(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -55,13 +55,8 @@ class VisionEncoder:
     @classmethod
     def load(cls, root: Path, placement: Placement) -> Self:
         """From a release's CLIP file. CheckpointMismatch."""
-        file = root / FILE
-        tensors = read_pth(file)
-        visual = {
-            name.removeprefix(_VISUAL): tensor for name, tensor in tensors.items() if not name.startswith(_UNUSED)
-        }
-        model = on_meta(visual, file)
-        fill_strict(model, rearranged(visual), file, device=placement.device, dtype_of=lambda _: placement.dtype)
+        model, tensors = architecture(root)
+        fill_strict(model, tensors, root / FILE, device=placement.device, dtype_of=lambda _: placement.dtype)
         return cls(with_positions(model, placement.device), placement)
 
     def encode(self, frame: Pixels) -> ImageTokens:
@@ -85,6 +80,14 @@ class VisionEncoder:
         for layer in model.encoder.layers[:-1]:
             rows_BID = layer(rows_BID, None)
         return rows_BID
+
+
+def architecture(root: Path) -> tuple[CLIPVisionModel, dict[str, torch.Tensor]]:
+    """A release's model on the meta device, and its tensors by the model's names, memory-mapped. CheckpointMismatch."""
+    file = root / FILE
+    tensors = read_pth(file)
+    visual = {name.removeprefix(_VISUAL): tensor for name, tensor in tensors.items() if not name.startswith(_UNUSED)}
+    return on_meta(visual, file), rearranged(visual)
 
 
 def on_meta(visual: Mapping[str, torch.Tensor], file: Path, heads: int | None = None) -> CLIPVisionModel:

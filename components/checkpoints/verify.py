@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from components import text, text_original, vae, vae_original
+from components import audio, text, text_original, vae, vae_original, vision
 from components.checkpoints.headers import Entry
-from components.checkpoints.pickled import read_pth
-from components.checkpoints.weights import check_strict
-from components.dit import extension, reference, wan
+from components.checkpoints.pickled import describe, read_pth
+from components.checkpoints.weights import check_entries, check_strict
+from components.dit import avatar, extension, reference, wan
 from components.errors import CheckpointMismatch
 
 
@@ -75,6 +75,24 @@ def _shot_dit(root: Path) -> Mapping[str, Entry]:
     return check_strict(extension.on_meta(folder), folder, stored_as=wan.original_name)
 
 
+def _avatar_dit(root: Path) -> Mapping[str, Entry]:
+    return check_strict(avatar.on_meta(root), root, stored_as=wan.original_name)
+
+
+def _audio_encoder(root: Path) -> Mapping[str, Entry]:
+    model, tensors = audio.architecture(root)
+    entries = describe(root / audio.FOLDER, tensors)
+    check_entries(model, entries, root / audio.FOLDER)
+    return entries
+
+
+def _vision_encoder(root: Path) -> Mapping[str, Entry]:
+    model, tensors = vision.architecture(root)
+    entries = describe(root / vision.FILE, tensors)
+    check_entries(model, entries, root / vision.FILE)
+    return entries
+
+
 def original_text_encoder(root: Path) -> Mapping[str, Entry]:
     """UMT5 in the original layout, as several releases have it. CheckpointMismatch."""
     file = root / text_original.FILE
@@ -106,6 +124,17 @@ LAYOUTS: Mapping[str, tuple[str, Mapping[str, Check]]] = {
         {
             "transformer": _extension_dit,
             "shot_transformer": _shot_dit,
+            text_original.FILE: original_text_encoder,
+            text_original.TOKENIZER: original_tokenizer,
+            vae_original.FILE: original_vae,
+        },
+    ),
+    "talking avatar": (
+        audio.FOLDER,
+        {
+            "config.json": _avatar_dit,
+            audio.FOLDER: _audio_encoder,
+            vision.FILE: _vision_encoder,
             text_original.FILE: original_text_encoder,
             text_original.TOKENIZER: original_tokenizer,
             vae_original.FILE: original_vae,

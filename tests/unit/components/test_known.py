@@ -37,5 +37,5 @@ def test_it_is_the_condition_clip_encoded_at_once(avatar_vae, count, keyed):
 
 def test_misfits_are_refused(avatar_vae):
     for first, key, frames in ((2, None, 25), (1, None, 24), (1, 2, 25), (25, 1, 25)):
-        with pytest.raises(ValueError, match="known frames do not fit|key frame is one"):
+        with pytest.raises(ValueError, match=r"known frames do not fit|key frame is one"):
             encode_known(avatar_vae, Pixels(picture(first, 0)), key and Pixels(picture(key, 1)), frames)

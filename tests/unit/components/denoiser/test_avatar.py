@@ -107,11 +107,12 @@ def test_misfits_are_refused(denoiser):
     two = inputs(speakers=2)
     empty = two[4].masks_RYX.clone()
     empty[1] = 0
+    unmasked = KnownFrames(known.known_BCTHW[:, 4:], known.motion_BCKHW)
     cases = [
         ((context, AudioWindow(audio.heard_PFWNE[:, :8]), image, known, none, random), "8 frames of sound"),
         ((context, audio, ImageTokens(image.tokens_BID[:, :50]), known, none, random), "50 rows"),
         (
-            (context, audio, image, inputs()[3].__class__(known.known_BCTHW[:, 4:], known.motion_BCKHW), none, random),
+            (context, audio, image, unmasked, none, random),
             "co",
         ),
         ((context, two[1], image, known, none, random), "2 speakers do not fit 0 masks"),

@@ -1,9 +1,12 @@
 import hashlib
 import json
+import shutil
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from components import vision
+from components.checkpoints.verify import verify
 from components.denoiser import AvatarTask
 from components.dit.avatar import AvatarDiT
 from components.errors import CheckpointMismatch
@@ -33,6 +36,16 @@ def test_every_loader_takes_it(avatar_root, cpu):
     assert AvatarTask.load(avatar_root, cpu).weights
     assert TextEncoder.load(avatar_root, cpu)
     assert Vae.load(avatar_root, cpu).scale == LatentScale.load(avatar_root)
+
+
+def test_it_is_verified_whole_and_a_damaged_part_is_named(avatar_root, tmp_path):
+    report = verify(avatar_root)
+    assert (report.layout, report.whole) == ("talking avatar", True)
+    assert len(report.parts) == 6
+    broken = tmp_path / "broken"
+    shutil.copytree(avatar_root, broken)
+    (broken / vision.FILE).write_bytes(b"nothing")
+    assert [part.name for part in verify(broken).parts if part.problem] == [vision.FILE]
 
 
 def copy_of(root, folder):
