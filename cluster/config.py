@@ -218,7 +218,8 @@ class Config(_Section):
         for pool in self.pools:
             if pool.grouped and DENOISE not in pool.grouped and portraits:
                 raise ValueError(
-                    f"pools: {pool.name} shares the VAE among ranks, which {', '.join(portraits)} does not; use replicas"
+                    f"pools: {pool.name} shares the VAE among ranks, which does not work for {', '.join(portraits)} "
+                    "yet; use replicas, or serve other models"
                 )
             if pool.grouped and DENOISE not in pool.grouped and pool.ranks > rows:
                 raise ValueError(
