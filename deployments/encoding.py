@@ -12,6 +12,7 @@ from cluster.config import MediaLimits
 from cluster.records import Request
 from cluster.registry import MODELS
 from components import text_original, vae_original
+from components.denoiser.avatar import CONNECTION_PROMPT
 from components.image import letterbox
 from components.media.image import read
 from components.text import TextEncoder
@@ -22,9 +23,6 @@ from deployments.portrait import WindowCondition
 from deployments.room import Produced, Room
 from deployments.source import open_source
 from deployments.weights import Weights
-
-# Of every window but the key-frame pass, which alone has the caller's words.
-CONNECTION_PROMPT = "A person is talking naturally, with the same look and in the same scene as before."
 
 
 class TextStage:
