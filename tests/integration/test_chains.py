@@ -24,7 +24,7 @@ from tests.integration.conftest import HASTE, laptop
 from tests.integration.system import System, until
 from tests.unit.deployments.line import film, moving, open_line, portrait, speech
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 NAMES = ("skyreels-v3-extend", "skyreels-v3-shot", "skyreels-v3-avatar")
 EXTENSION = {"model": "skyreels-v3-extend", "prompt": "the ball rolls on", "seconds": "11", "seed": "7"}
