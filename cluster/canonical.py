@@ -6,12 +6,24 @@ Each refusal is one sentence that names the field and what it may be.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from cluster.errors import InvalidRequest
-from cluster.plans import BUCKETS, Size, aspect_bucket, bucket, clip_frames, floor16
+from cluster.errors import InvalidRequest, MediaRejected
+from cluster.plans import (
+    BUCKETS,
+    EXTENSION_PREFIX,
+    PORTRAITS,
+    Size,
+    aspect_bucket,
+    bucket,
+    clip_frames,
+    extension_frames,
+    floor16,
+    shot_roll,
+)
 from cluster.records import Delivery, Dialect, Media, Output, Request
 from cluster.registry import Known, Model
 
@@ -25,6 +37,8 @@ _WORDS: Mapping[Dialect, Mapping[str, str]] = {
         "seconds": "duration",
         "prompt": "positivePrompt",
         "images": "inputs.referenceImages",
+        "video": "inputs.referenceVideos",
+        "audio": "inputs.referenceImages[0].audio",
         "size": "width/height",
         "quality": "outputQuality",
         "n": "numberResults",
@@ -45,6 +59,13 @@ class Draft:
 
     prompt: str
     images: int  # how many references it carries
+    videos: int = 0
+    voices: int = 0
+    masks: int = 0
+    include_source: bool = False
+    guidance: float | None = None
+    guidance_image: float | None = None
+    remixed_from: str | None = None
     duration_s: int | None = None
     size: Size | None = None  # (height, width)
     aspect_ratio: str | None = None
@@ -58,13 +79,29 @@ class Draft:
     delivery: Delivery = field(default_factory=Delivery)
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A request's media, stored and probed."""
+
+    images: tuple[Media, ...] = ()
+    video: Media | None = None
+    audio: tuple[Media, ...] = ()
+    masks: tuple[Media, ...] = ()
+    film_frames: int = 0  # of the video at the model's rate
+    voice_frames: int = 0  # of the longest voice, at the model's rate
+
+
 def sizes(model: Known) -> dict[Size, str]:
     """Every output size of a model and the resolution family it belongs to; the smallest family wins a tie."""
     found: dict[Size, str] = {}
     for family in model.limits.resolutions:
-        for height, width in BUCKETS[family].values():
+        for height, width in _tables(model)[family].values():
             found.setdefault((floor16(height), floor16(width)), family)
     return found
+
+
+def _tables(model: Known) -> Mapping[str, Mapping[float, Size]]:
+    return PORTRAITS if model.limits.portrait else BUCKETS
 
 
 def check(model: Known, draft: Draft) -> None:
@@ -74,7 +111,7 @@ def check(model: Known, draft: Draft) -> None:
         InvalidRequest: the first violated limit.
     """
     limits = model.limits
-    prompt, images, seconds = (word(draft.delivery.dialect, name) for name in ("prompt", "images", "seconds"))
+    prompt, seconds = (word(draft.delivery.dialect, name) for name in ("prompt", "seconds"))
     if not draft.prompt.strip():
         raise InvalidRequest(f"{prompt} must not be empty.", param=prompt)
     if len(draft.prompt) > limits.max_prompt_chars:
@@ -82,11 +119,9 @@ def check(model: Known, draft: Draft) -> None:
             f"{prompt} has {len(draft.prompt)} characters; {model.name} takes at most {limits.max_prompt_chars}.",
             param=prompt,
         )
-    if not limits.min_images <= draft.images <= limits.max_images:
-        raise InvalidRequest(
-            f"{model.name} takes {limits.min_images} to {limits.max_images} reference images; got {draft.images}.",
-            param=images,
-        )
+    _check_media(model, draft)
+    if draft.duration_s is not None and limits.timed_by_audio:
+        raise InvalidRequest(f"{model.name} takes its length from the sound; leave {seconds} out.", param=seconds)
     if draft.duration_s is not None and not limits.min_duration_s <= draft.duration_s <= limits.max_duration_s:
         raise InvalidRequest(
             f"{seconds} must be {limits.min_duration_s} to {limits.max_duration_s} for {model.name}; "
@@ -96,20 +131,68 @@ def check(model: Known, draft: Draft) -> None:
     if not 1 <= draft.n <= limits.max_results:
         name = word(draft.delivery.dialect, "n")
         raise InvalidRequest(f"{name} must be 1 to {limits.max_results} for {model.name}; got {draft.n}.", param=name)
+    if draft.aspect_ratio is not None and not limits.aspect_ratios:
+        by = "video" if limits.sized_by == "video" else "image"
+        raise InvalidRequest(
+            f"{model.name} takes its aspect from the {by}; leave aspect_ratio out.", param="aspect_ratio"
+        )
     _one_of("aspect_ratio", draft.aspect_ratio, limits.aspect_ratios)
     _one_of("resolution", draft.resolution, limits.resolutions)
     if draft.seed is not None and not -1 <= draft.seed <= MAX_SEED:
         raise InvalidRequest(f"seed must be -1 (random) or 0 to {MAX_SEED}; got {draft.seed}.", param="seed")
-    if draft.negative_prompt and not limits.negative_prompt:
-        raise InvalidRequest(
-            f"{model.name} is guidance-distilled and has no negative prompt; leave negative_prompt out.",
-            param="negative_prompt",
-        )
+    _check_guidance(model, draft)
     if draft.deadline_s is not None and draft.deadline_s <= 0:
         raise InvalidRequest(f"deadline_s must be above 0 seconds; got {draft.deadline_s}.", param="deadline_s")
     _check_output(draft)
     if draft.size is not None:
         _check_size(model, draft, draft.size)
+
+
+def _check_media(model: Known, draft: Draft) -> None:
+    """How many of each kind there are."""
+    limits = model.limits
+    images, videos, voices, masks = (
+        word(draft.delivery.dialect, name) for name in ("images", "video", "audio", "masks")
+    )
+    if not limits.min_images <= draft.images <= limits.max_images:
+        allowed = f"{limits.min_images} to {limits.max_images}" if limits.max_images else "no"
+        raise InvalidRequest(f"{model.name} takes {allowed} reference images; got {draft.images}.", param=images)
+    if not limits.min_videos <= draft.videos <= limits.max_videos:
+        allowed = "one video" if limits.max_videos else "no video"
+        raise InvalidRequest(f"{model.name} takes {allowed}; got {draft.videos}.", param=videos)
+    if not (1 if limits.max_voices else 0) <= draft.voices <= limits.max_voices:
+        allowed = f"1 to {limits.max_voices} sounds" if limits.max_voices else "no sound"
+        raise InvalidRequest(f"{model.name} takes {allowed}; got {draft.voices}.", param=voices)
+    if draft.masks and not limits.max_voices:
+        raise InvalidRequest(f"{model.name} takes no masks; got {draft.masks}.", param=masks)
+    if draft.voices > 1 and draft.masks != draft.voices:
+        raise InvalidRequest(
+            f"{draft.voices} speakers need {draft.voices} masks, one for each; got {draft.masks}.", param=masks
+        )
+    if draft.voices == 1 and draft.masks:
+        raise InvalidRequest("One speaker needs no mask; leave masks out.", param=masks)
+    if draft.include_source and not limits.include_source:
+        raise InvalidRequest(
+            f"{model.name} cannot put the source first; leave include_source out.", param="include_source"
+        )
+
+
+def _check_guidance(model: Known, draft: Draft) -> None:
+    """Distilled models are not guided unless the caller asks for it."""
+    limits = model.limits
+    for name in ("guidance", "guidance_image"):
+        value = getattr(draft, name)
+        if value is not None and not 1 <= value <= limits.max_guidance:
+            allowed = f"1 to {limits.max_guidance:g}" if limits.max_guidance > 1 else "1 or left out"
+            raise InvalidRequest(f"{name} must be {allowed} for {model.name}; got {value:g}.", param=name)
+    guided = (draft.guidance or 1.0) > 1
+    if draft.guidance_image is not None and draft.guidance_image > 1 and not guided:
+        raise InvalidRequest("guidance_image needs a guidance above 1.", param="guidance_image")
+    if draft.negative_prompt and not limits.negative_prompt and not guided:
+        raise InvalidRequest(
+            f"{model.name} is guidance-distilled and has no negative prompt; leave negative_prompt out.",
+            param="negative_prompt",
+        )
 
 
 def _check_output(draft: Draft) -> None:
@@ -136,6 +219,11 @@ def _one_of(field: str, value: str | None, allowed: tuple[str, ...]) -> None:
 
 def _check_size(model: Known, draft: Draft, size: Size) -> None:
     name = word(draft.delivery.dialect, "size")
+    if not model.limits.aspect_ratios:
+        by = "video" if model.limits.sized_by == "video" else "image"
+        raise InvalidRequest(
+            f"{model.name} takes its size from the {by}; give a resolution instead of {name}.", param=name
+        )
     if draft.aspect_ratio is not None or draft.resolution is not None:
         raise InvalidRequest(f"Give either {name} or aspect_ratio and resolution, not both.", param=name)
     if size not in sizes(model):
@@ -150,9 +238,35 @@ def _check_size(model: Known, draft: Draft, size: Size) -> None:
         )
 
 
-def canonical(model: Model, draft: Draft, images: tuple[Media, ...], *, ttl_s: float) -> Request:
-    """The complete request of a checked draft. The first image chooses the aspect unless the caller did; results are
-    kept `ttl_s` after the end unless the caller asked for less.
+def check_given(model: Known, draft: Draft, given: Given) -> None:
+    """Refuses media that are whole but cannot be what the model needs, in the words of the draft's dialect.
+
+    Raises:
+        MediaRejected: too short or too long.
+    """
+    limits = model.limits
+    voices = word(draft.delivery.dialect, "audio")
+    for index, voice in enumerate(given.audio):
+        name = f"{voices}[{index}]" if len(given.audio) > 1 else voices
+        if not limits.min_media_s <= (voice.duration_s or 0.0) <= limits.max_media_s:
+            raise MediaRejected(
+                f"{name} lasts {voice.duration_s or 0:g} s; {limits.min_media_s:g} to {limits.max_media_s:g} s are "
+                "accepted.",
+                param=name,
+            )
+
+
+def needed_frames(model: Known, draft: Draft) -> int:
+    """How many frames a video must have to be continued."""
+    if model.task == "single_shot_extension":
+        return EXTENSION_PREFIX
+    seconds = draft.duration_s if draft.duration_s is not None else model.limits.default_duration_s
+    return shot_roll(seconds).prefix_frames
+
+
+def canonical(model: Model, draft: Draft, given: Given, *, ttl_s: float) -> Request:
+    """The complete request of a checked draft. The video, or else the first image, chooses the aspect unless the caller
+    did; results are kept `ttl_s` after the end unless the caller asked for less.
     """
     family = draft.resolution or model.limits.default_resolution
     if draft.size is not None:
@@ -161,28 +275,47 @@ def canonical(model: Model, draft: Draft, images: tuple[Media, ...], *, ttl_s: f
     elif draft.aspect_ratio is not None:
         height, width = aspect_bucket(family, draft.aspect_ratio)
     else:
-        first = images[0]
+        first = given.video or given.images[0]
         if first.height is None or first.width is None:
             raise InvalidRequest("The first reference image has no size.", param="images")
-        height, width = bucket(family, first.height, first.width)
-    duration_s = draft.duration_s if draft.duration_s is not None else model.limits.default_duration_s
+        height, width = bucket(family, first.height, first.width, _tables(model))
+    duration_s, frames = _length(model, draft, given)
     seed = draft.seed if draft.seed is not None and draft.seed >= 0 else secrets.randbelow(MAX_SEED + 1)
+    guidance = draft.guidance or 1.0
     return Request(
         model=model.name,
         prompt=draft.prompt,
-        images=images,
+        images=given.images,
         aspect_ratio=draft.aspect_ratio,
         resolution=family,
         duration_s=duration_s,
         fps=model.fps,
         height=height,
         width=width,
-        frames=clip_frames(duration_s, model.fps),
+        frames=frames,
         steps=model.steps,
         seed=seed,
+        negative_prompt=(draft.negative_prompt or "") if guidance > 1 else "",
+        guidance=guidance,
+        guidance_image=draft.guidance_image or 1.0,
         n=draft.n,
         priority=draft.priority,
         deadline_s=draft.deadline_s,
         output=draft.output,
         delivery=replace(draft.delivery, ttl_s=min(draft.delivery.ttl_s or ttl_s, ttl_s)),
+        video=given.video,
+        audio=given.audio,
+        masks=given.masks,
+        include_source=draft.include_source,
+        remixed_from=draft.remixed_from,
     )
+
+
+def _length(model: Model, draft: Draft, given: Given) -> tuple[int, int]:
+    """(whole seconds, frames)."""
+    if model.limits.timed_by_audio:
+        return math.ceil(given.voice_frames / model.fps), given.voice_frames
+    duration_s = draft.duration_s if draft.duration_s is not None else model.limits.default_duration_s
+    if model.graph == "extend":
+        return duration_s, extension_frames(duration_s) + (given.film_frames if draft.include_source else 0)
+    return duration_s, clip_frames(duration_s, model.fps)

@@ -13,14 +13,15 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from cluster.canonical import sizes
 from cluster.chart.installation import Installation
 from cluster.errors import ConfigError
-from cluster.graphs import GRAPHS
-from cluster.plans import BUCKETS, VAE_STRIDE_S, floor16
+from cluster.plans import VAE_STRIDE_S
 from cluster.policy.autoscale import BACKLOG_S
 from cluster.pools import DENOISE, Count, Label, LabelRule, LabelValue, Pool, Positive
 from cluster.registry import MODELS, PRICES, Model, Price, PriceTable, Registry, tiny
 from cluster.tenancy import Limits
+from cluster.wiring import STAGES
 
 
 def _off(value: object) -> object:
@@ -151,6 +152,7 @@ class Denoise(_Section):
 
     snapshot_s: Positive = Field(default=30.0, description="work between two snapshots of a job")
     attention: str = "auto"
+    loaded: Count = Field(default=1, description="models whose weights a group keeps at once; others are exchanged")
     load_timeout_s: Positive = Field(default=1800.0, description="longest start of the ranks, and longest load")
     step_timeout_s: Positive = Field(default=600.0, description="longest answer to any other command")
     step_floor_s: Positive = Field(default=10.0, description="a step is never called hung sooner, however short others")
@@ -219,7 +221,7 @@ class Config(_Section):
         for served in self.models:
             if served.name not in MODELS:
                 raise ValueError(f"models: {served.name!r} is unknown; known: {', '.join(MODELS)}")
-        needed = set().union(*(GRAPHS[MODELS[served.name].graph].stages for served in self.models))
+        needed = set().union(*(STAGES[MODELS[served.name].graph] for served in self.models))
         hosted = [stage for pool in self.pools for stage in pool.stages]
         if missing := needed - set(hosted):
             raise ValueError(f"pools: no pool hosts {', '.join(sorted(missing))}")
@@ -237,9 +239,15 @@ class Config(_Section):
 
     def _check_heights(self) -> None:
         """Ranks of a VAE hold a band of every picture each, at least one latent row. ValueError."""
-        families = {family for model in self.registry.models.values() for family in model.limits.resolutions}
-        rows = min(floor16(height) // VAE_STRIDE_S for family in families for height, _ in BUCKETS[family].values())
+        heights = {height for model in self.registry.models.values() for height, _ in sizes(model)}
+        rows = min(heights) // VAE_STRIDE_S
+        portraits = [model.name for model in self.registry.models.values() if model.limits.portrait]
         for pool in self.pools:
+            if pool.grouped and DENOISE not in pool.grouped and portraits:
+                raise ValueError(
+                    f"pools: {pool.name} shares the VAE among ranks, which does not work for {', '.join(portraits)} "
+                    "yet; use replicas, or serve other models"
+                )
             if pool.grouped and DENOISE not in pool.grouped and pool.ranks > rows:
                 raise ValueError(
                     f"pools: {pool.name} cannot share the VAE among {pool.ranks} ranks because the lowest picture "

@@ -7,15 +7,15 @@ A graph is an unrolled DAG. Two things repeat its stages:
 - *Results* of one job lie side by side: `unroll` repeats what depends on a seed, all its chunks and the edges between
   them, once per result. What comes before stays single and feeds them all; no edge leads from one result to another.
 
-Ports are typed by the value's name, and building a graph checks every edge, so a wrong wiring is an error at import,
-not in a job.
+Ports are typed by the value's name, and building a graph checks every edge, so a wrong wiring is an error where the
+graph is made, not in a job. A graph's name tells its kind and its number of chunks ("extend/6"), so whoever reads the
+name from a job can build it again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
 
 NodeKey = tuple[str, int, int]  # (stage, result, chunk)
 
@@ -37,7 +37,7 @@ class Source:
 @dataclass(frozen=True, slots=True)
 class StageNode:
     """One stage of one chunk of one result, or of all results. `weight` is its rough share of the job's time, for
-    progress only; `seeded` stages draw random numbers.
+    progress only; `seeded` stages draw random numbers, or write a part of their result's file.
     """
 
     stage: str
@@ -124,56 +124,3 @@ def unroll(single: StageGraph, results: int) -> StageGraph:
     shared = tuple(node for node in single.nodes if node.key not in repeated)
     own = tuple(of_result(node, result) for result in range(results) for node in single.nodes if node.key in repeated)
     return replace(single, nodes=shared + own, results=results)
-
-
-def r2v_graph(results: int = 1) -> StageGraph:
-    """Reference-to-video: text and references encode side by side, then each result is denoised and decoded."""
-    single = StageGraph(
-        name="r2v",
-        nodes=(
-            StageNode("text", 0, outputs={"context": "TextContext"}, weight=0.02),
-            StageNode("condition", 0, outputs={"condition": "Condition"}, weight=0.03),
-            StageNode(
-                "denoise",
-                0,
-                inputs={"context": Source("text", 0, "context"), "condition": Source("condition", 0, "condition")},
-                accepts={"context": "TextContext", "condition": "Condition"},
-                outputs={"latents": "Latents"},
-                weight=0.80,
-                seeded=True,
-            ),
-            StageNode(
-                "decode",
-                0,
-                inputs={"latents": Source("denoise", 0, "latents")},
-                accepts={"latents": "Latents"},
-                outputs={"video": "Artifact"},
-                weight=0.15,
-            ),
-        ),
-        final=Source("decode", 0, "video"),
-    )
-    return unroll(single, results)
-
-
-GRAPHS: Mapping[str, StageGraph] = {"r2v": r2v_graph()}  # of one result
-
-
-def feeds(names: Collection[str]) -> tuple[tuple[str, str], ...]:
-    """Which stages of these graphs read which, as (source, reader); without what one chunk hands to the next, which
-    would make a circle.
-    """
-    edges = {
-        (source.stage, node.stage)
-        for name in names
-        for node in GRAPHS[name].nodes
-        for source in node.inputs.values()
-        if source.chunk == node.chunk and source.stage != node.stage
-    }
-    return tuple(sorted(edges))
-
-
-@cache
-def graph(name: str, results: int) -> StageGraph:
-    """The named graph of a job with this many results."""
-    return unroll(GRAPHS[name], results)

@@ -49,7 +49,6 @@ BUCKETS: Mapping[str, Mapping[float, Size]] = {
     },
 }  # fmt: skip
 
-
 AVATAR_BUCKETS: Mapping[str, Mapping[float, Size]] = {
     "64P": {0.57: (64, 112), 1.00: (80, 80), 1.75: (112, 64)},
     "480P": {
@@ -70,6 +69,7 @@ AVATAR_BUCKETS: Mapping[str, Mapping[float, Size]] = {
 The original names 540P too but has no table for it. It is given the reference model's: those sizes are within the areas
 of the two tables here, and a 540P avatar has the size of any other 540P video of its aspect.
 """
+PORTRAITS: Mapping[str, Mapping[float, Size]] = {**AVATAR_BUCKETS, "540P": BUCKETS["540P"]}
 
 
 def floor16(pixels: int) -> int:
@@ -77,25 +77,12 @@ def floor16(pixels: int) -> int:
     return pixels // TOKEN_PIXELS * TOKEN_PIXELS
 
 
-def bucket(family: str, height: int, width: int) -> Size:
-    """The output size (height, width) for a source of the given size in a resolution family.
+def bucket(family: str, height: int, width: int, tables: Mapping[str, Mapping[float, Size]] = BUCKETS) -> Size:
+    """The output size (height, width) for a source of the given size in a resolution family of `tables`.
 
     Raises:
         InvalidRequest: the family does not exist.
     """
-    return _nearest(BUCKETS, family, height, width)
-
-
-def avatar_bucket(family: str, height: int, width: int) -> Size:
-    """The same for a talking avatar, whose source is its image.
-
-    Raises:
-        InvalidRequest: the family does not exist.
-    """
-    return _nearest({**AVATAR_BUCKETS, "540P": BUCKETS["540P"]}, family, height, width)
-
-
-def _nearest(tables: Mapping[str, Mapping[float, Size]], family: str, height: int, width: int) -> Size:
     table = tables.get(family)
     if table is None:
         raise InvalidRequest(
@@ -120,6 +107,15 @@ def aspect_bucket(family: str, aspect_ratio: str) -> Size:
     if width <= 0 or height <= 0:
         raise InvalidRequest(f"Aspect ratio {aspect_ratio!r} must look like '16:9'.", param="aspect_ratio")
     return bucket(family, height, width)
+
+
+def avatar_bucket(family: str, height: int, width: int) -> Size:
+    """The same for a talking avatar, whose source is its image.
+
+    Raises:
+        InvalidRequest: the family does not exist.
+    """
+    return bucket(family, height, width, PORTRAITS)
 
 
 def clip_frames(duration_s: int, fps: int) -> int:

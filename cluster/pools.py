@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cluster.graphs import GRAPHS
+from cluster import wiring
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -21,7 +21,7 @@ Label = Annotated[
 _VALUE = "[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?"
 LabelValue = Annotated[str, Field(pattern=f"^{_VALUE}$")]
 LabelRule = Annotated[str, Field(pattern=rf"^!?({_VALUE}|in\({_VALUE}(, ?{_VALUE})*\))$")]
-STAGES = tuple(sorted(set().union(*(graph.stages for graph in GRAPHS.values()))))
+STAGES = tuple(sorted(set().union(*wiring.STAGES.values())))
 
 
 class Pool(BaseModel):

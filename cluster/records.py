@@ -78,8 +78,11 @@ class Media:
     media_type: str
     nbytes: int
     sha256: str
-    width: int | None = None  # pixels, after EXIF orientation
+    width: int | None = None  # pixels, upright
     height: int | None = None
+    duration_s: float | None = None  # of a video or sound
+    fps: float | None = None  # of a video, the average
+    has_audio: bool = False
 
 
 class Dialect(enum.StrEnum):
@@ -128,7 +131,8 @@ class Request:
     """The canonical request, whatever dialect it came in. Complete: defaults are already resolved.
 
     `seed` is never −1 here: a random seed is drawn at the door and reported. `height`/`width` are the
-    output size in pixels, `frames` its length; both follow from the plan (`cluster.plans`).
+    output size in pixels, `frames` its length; both follow from the plan (`cluster.plans`, `cluster.chains`).
+    `duration_s` is what was asked for, in whole seconds; where a sound sets the length, its own, rounded up.
     """
 
     model: str  # canonical name, never an alias
@@ -152,6 +156,11 @@ class Request:
     output: Output = field(default_factory=Output)
     delivery: Delivery = field(default_factory=Delivery)
     trace: Trace | None = None
+    video: Media | None = None  # that is continued
+    audio: tuple[Media, ...] = ()  # one voice per speaker
+    masks: tuple[Media, ...] = ()  # where each speaker is in the portrait
+    include_source: bool = False  # the continued video comes first, the new part behind it
+    remixed_from: str | None = None  # the job whose result is the video
 
     def seed_of(self, result: int) -> int:
         """The seed of one of the `n` results: `seed` and what follows it, around 2^32."""
@@ -298,6 +307,7 @@ class StageWork:
     snapshot: Handle | None  # where a previous attempt had got to
     created_at: datetime  # of the job
     deadline_at: datetime | None
+    final: bool = False  # whether the stage makes its result's file
 
 
 @dataclass(frozen=True, slots=True)

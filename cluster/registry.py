@@ -34,11 +34,19 @@ class Limits:
     max_prompt_chars: int
     max_results: int  # of one job
     whole_seconds: bool = True  # of durations
+    sized_by: Literal["images", "video"] = "images"  # what chooses the aspect where the caller does not
+    portrait: bool = False  # sizes are those of `plans.PORTRAITS`
+    timed_by_audio: bool = False  # the voices set the length; else the caller does
     group_types: tuple[str, ...] = ()  # what a group of reference images may be: "image" single ones, "grid" a collage
     max_frame_images: int = 0  # images at a position of the video
+    min_videos: int = 0
     max_videos: int = 0  # reference videos
     min_video_pixels: int = 0  # of a reference video's frame
+    max_voices: int = 0  # sounds that somebody in the picture speaks; where there may be any, there must be one
+    min_media_s: float = 0.0  # of a voice
     max_media_s: float = 0.0  # of a reference video or voice
+    include_source: bool = False  # the continued video can come first in the file
+    max_guidance: float = 1.0  # of text and images; above 1 a step takes three evaluations
     voice: bool = False  # a group of reference images may carry a voice
     sound: bool = False  # the model can make sound
     negative_prompt: bool = False  # the model is guided
@@ -110,7 +118,7 @@ _R2V = Model(
     limits=Limits(
         resolutions=("480P", "540P", "720P"),
         default_resolution="720P",
-        aspect_ratios=("16:9", "9:16", "1:1"),
+        aspect_ratios=("16:9", "9:16", "1:1", "4:3", "3:4"),
         min_duration_s=5,
         max_duration_s=10,
         default_duration_s=5,
@@ -119,11 +127,84 @@ _R2V = Model(
         max_prompt_chars=5120,
         max_results=4,
         group_types=("image",),
+        max_guidance=20.0,
     ),
     fps=24,
     steps=8,
     flow_shift=5.0,
     heads=40,
+)
+
+_EXTEND = Model(
+    name="skyreels-v3-extend",
+    title="SkyReels V3 single-shot extension",
+    task="single_shot_extension",
+    graph="extend",
+    aliases=("Skywork/SkyReels-V3-V2V-14B", "Skywork/SkyReels-V3-Video-Extension", "single_shot_extension"),
+    wavespeed="skywork-ai/skyreels-v3/single-shot-extension",
+    runware="skywork:skyreels-v3@extend",
+    limits=Limits(
+        resolutions=("480P", "540P", "720P"),
+        default_resolution="720P",
+        aspect_ratios=(),
+        min_duration_s=5,
+        max_duration_s=30,
+        default_duration_s=5,
+        min_images=0,
+        max_images=0,
+        max_prompt_chars=5120,
+        max_results=4,
+        sized_by="video",
+        min_videos=1,
+        max_videos=1,
+        max_media_s=120.0,
+        include_source=True,
+    ),
+    fps=24,
+    steps=8,
+    flow_shift=8.0,
+)
+_SHOT = replace(
+    _EXTEND,
+    name="skyreels-v3-shot",
+    title="SkyReels V3 shot-switching extension",
+    task="shot_switching_extension",
+    graph="shot",
+    aliases=("Skywork/SkyReels-V3-V2V-14B/shot_transformer", "shot_switching_extension"),
+    wavespeed="skywork-ai/skyreels-v3/shot-switching-extension",
+    runware="skywork:skyreels-v3@shot",
+    limits=replace(_EXTEND.limits, min_duration_s=2, max_duration_s=5, default_duration_s=5, include_source=False),
+)
+_AVATAR = Model(
+    name="skyreels-v3-avatar",
+    title="SkyReels V3 talking avatar",
+    task="talking_avatar",
+    graph="avatar",
+    aliases=("Skywork/SkyReels-V3-A2V-19B", "Skywork/SkyReels-V3-TalkingAvatar", "talking_avatar"),
+    wavespeed="skywork-ai/skyreels-v3/talking-avatar",
+    runware="skywork:skyreels-v3@avatar",
+    limits=Limits(
+        resolutions=("480P", "540P", "720P"),
+        default_resolution="720P",
+        aspect_ratios=(),
+        min_duration_s=1,
+        max_duration_s=200,
+        default_duration_s=1,
+        min_images=1,
+        max_images=1,
+        max_prompt_chars=5120,
+        max_results=4,
+        portrait=True,
+        timed_by_audio=True,
+        group_types=("image",),
+        max_voices=2,
+        min_media_s=0.4,
+        max_media_s=200.0,
+        voice=True,
+    ),
+    fps=25,
+    steps=4,
+    flow_shift=11.0,
 )
 
 _V1_I2V = Known(
@@ -187,19 +268,20 @@ PRICES: Mapping[str, tuple[Price, ...]] = {
     ),
 }
 
-MODELS: Mapping[str, Model] = {_R2V.name: _R2V}
+MODELS: Mapping[str, Model] = {row.name: row for row in (_R2V, _EXTEND, _SHOT, _AVATAR)}
 UPCOMING: Mapping[str, Known] = {row.name: row for row in (_V1_I2V, _V4)}
 KNOWN: Mapping[str, Known] = {**MODELS, **UPCOMING}
 
 
 def tiny(model: Model) -> Model:
     """The row of a model's tiny checkpoint: toy sizes and one-second clips come in, nothing is taken away."""
+    shortest_s = model.limits.min_duration_s if model.graph == "shot" else 1  # a shot's plan begins there
     limits = replace(
         model.limits,
         resolutions=("64P", *model.limits.resolutions),
         default_resolution="64P",
-        min_duration_s=1,
-        default_duration_s=1,
+        min_duration_s=shortest_s,
+        default_duration_s=shortest_s,
     )
     return replace(model, limits=limits, heads=None)
 
@@ -245,24 +327,42 @@ def _by_name(models: Iterable[K]) -> dict[str, K]:
 
 def table(models: Iterable[Known] = KNOWN.values()) -> str:
     """The models as a Markdown table, as the documents show it."""
-    head = ("model", "what it does", "sizes", "length", "images", "$ per second", "WaveSpeed path", "Runware id")
+    head = ("model", "what it does", "sizes", "length", "takes", "$ per second", "WaveSpeed path", "Runware id")
     rows = [head, tuple("---" for _ in head)]
     for model in models:
         limits = model.limits
-        seconds = sorted({limits.min_duration_s, limits.max_duration_s})
         rows.append(
             (
                 f"`{model.name}`" + ("" if model.name in MODELS else " (not yet served)"),
                 model.task.replace("_", " "),
                 ", ".join(limits.resolutions),
-                f"{'–'.join(map(str, seconds))} s, {model.fps} fps",
-                "–".join(map(str, sorted({limits.min_images, limits.max_images}))),
+                f"{_length(limits)} s, {model.fps} fps",
+                _takes(limits),
                 _dollars(PRICES.get(model.name, ())),
                 f"`{model.wavespeed}`" if model.wavespeed else "",
                 f"`{model.runware}`" if model.runware else "",
             )
         )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _length(limits: Limits) -> str:
+    if limits.timed_by_audio:
+        return f"{limits.min_media_s:g}–{limits.max_media_s:g}"
+    return _span(limits.min_duration_s, limits.max_duration_s)
+
+
+def _takes(limits: Limits) -> str:
+    """The media of a request."""
+    counts = ((limits.min_images, limits.max_images, "image"), (limits.min_videos, limits.max_videos, "video"))
+    named = [f"{_span(low, high)} {kind}{'s' if high > 1 else ''}" for low, high, kind in counts if high]
+    if limits.max_voices:
+        named.append(f"{_span(1, limits.max_voices)} voices")
+    return ", ".join(named)
+
+
+def _span(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low}–{high}"
 
 
 def _dollars(prices: Iterable[Price]) -> str:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.config import Api, Config, Deliveries, Scheduler
-from cluster.graphs import feeds
 from cluster.pools import Pool
+from cluster.wiring import feeds
 
 APPLICATION = "skyreels"
 IMPORT_PATH = "deployments.app:build"

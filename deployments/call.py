@@ -51,6 +51,11 @@ class Call:
     def request(self) -> Request:
         return self.lease.work.request
 
+    @property
+    def last(self) -> bool:
+        """Whether the call makes its result's file."""
+        return self.lease.work.final
+
     def key(self, name: str) -> str:
         """A storage key that no other attempt of this stage ever writes to."""
         call = self.work.call

@@ -1,14 +1,14 @@
-"""What is made of a result's frames beside its segments: a thumbnail, a spritesheet and, where asked for, a WebM.
+"""What is made of a chunk's frames beside its segments: pictures for the thumbnail and the spritesheet and, where asked
+for, a WebM.
 
 Pictures are picked from the frames on their way to the encoder, so nobody ever decodes a video to show one. WebM is
 coded from the same frames on the same thread: it costs no second decode, no second loss and no time after the last
-frame. The files lie with the attempt's segments. They may be made in another process than the one that publishes the
-result, so a list of them lies there too.
+frame. What is not finished before the last chunk is working files; they may be made in another process than the one
+that publishes the result, so a list of them lies beside them.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import tempfile
 from dataclasses import dataclass
@@ -17,39 +17,48 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.records import Container, Rendition, Request, decode, encode
+from cluster.chains import Piece
+from cluster.records import Container, Rendition, StageCall, StageWork, decode, encode
 from components.media.quality import vp9_crf
 from components.media.stills import Still, Stills
 from components.media.webm import WebmEncoder
-from deployments.artifacts import ArtifactStore
+from deployments.artifacts import ArtifactStore, Stored, job_key
 
 LIST_NAME = "film.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Renditions:
-    """The stored files. `video` is None where the video is a stream copy of the segments."""
+class Pictures:
+    """The stored files of one chunk; each is None where the chunk has nothing for it."""
 
-    thumbnail: Rendition
-    spritesheet: Rendition
-    video: Rendition | None
+    thumbnail: Rendition | None  # finished: the middle of the video is in this chunk
+    strip: Stored | None  # `picked` frames for the sheet, one below the other
+    picked: int
+    video: Stored | None  # VP9, this chunk's part
+
+
+def _work_key(call: StageCall, name: str) -> str:
+    return job_key(call.ref.job_id, "work", f"film-{call.ref.part}-{call.epoch}/{name}")
 
 
 class Film:
     """One attempt's files while they are made."""
 
-    def __init__(self, request: Request, artifacts: ArtifactStore, folder: str, scratch: Path) -> None:
+    def __init__(self, work: StageWork, piece: Piece, artifacts: ArtifactStore, folder: str, scratch: Path) -> None:
         """`folder` is the attempt's among the artifacts, `scratch` a local one. MediaError when an encoder refuses."""
-        self._request = request
+        request = work.request
+        self._call = work.call
         self._artifacts = artifacts
         self._folder = folder
         self._scratch = tempfile.TemporaryDirectory(prefix="film-", dir=scratch)
         self._path = Path(self._scratch.name) / "video.webm"
-        self._stills = Stills(request.frames)
+        self._stills = Stills(request.frames, piece.first_frame)
         self._webm: WebmEncoder | None = None
         if request.output.container is Container.WEBM:
             crf = vp9_crf(request.output.quality)
-            self._webm = WebmEncoder(self._path, request.height, request.width, request.fps, crf=crf)
+            self._webm = WebmEncoder(
+                self._path, request.height, request.width, request.fps, crf=crf, first_frame=piece.first_frame
+            )
 
     def add(self, frames_FYXC: NDArray[np.uint8]) -> None:
         """Takes the next frames. MediaError, OSError (disk)."""
@@ -57,22 +66,23 @@ class Film:
         if self._webm is not None:
             self._webm.add(frames_FYXC)
 
-    def finish(self) -> tuple[Still, Still]:
-        """After the last frame: thumbnail and spritesheet. MediaError, OSError; ValueError when frames are missing."""
+    def finish(self) -> tuple[Still | None, Still | None]:
+        """After the last frame: thumbnail and strip. MediaError, OSError."""
         if self._webm is not None:
             self._webm.finish()
-        return self._stills.thumbnail(), self._stills.spritesheet()
+        return self._stills.thumbnail(), self._stills.strip()
 
-    async def store(self, thumbnail: Still, spritesheet: Still) -> None:
+    async def store(self, thumbnail: Still | None, strip: Still | None) -> None:
         """Writes everything, the list last. Unavailable, OSError."""
-        video = None
+        video = cells = shown = None
         if self._webm is not None:
-            stored = await self._artifacts.put_file(f"{self._folder}/video.webm", self._path)
-            size = self._request.width, self._request.height
-            video = Rendition(stored.uri, Container.WEBM.media_type, stored.nbytes, stored.sha256, *size)
-        pictures = self._keep("thumbnail.webp", thumbnail), self._keep("spritesheet.jpg", spritesheet)
-        made = Renditions(*await asyncio.gather(*pictures), video)
-        await self._artifacts.put_bytes(f"{self._folder}/{LIST_NAME}", json.dumps(encode(made)).encode())
+            video = await self._artifacts.put_file(_work_key(self._call, "video.webm"), self._path)
+        if strip is not None:
+            cells = await self._artifacts.put_bytes(_work_key(self._call, "strip.png"), strip.data)
+        if thumbnail is not None:
+            shown = await store_still(self._artifacts, f"{self._folder}/thumbnail.webp", thumbnail)
+        made = encode(Pictures(shown, cells, self._stills.picked, video))
+        await self._artifacts.put_bytes(_work_key(self._call, LIST_NAME), json.dumps(made).encode())
 
     def close(self) -> None:
         """Frees the encoder and the scratch file. MediaError."""
@@ -82,11 +92,13 @@ class Film:
         finally:
             self._scratch.cleanup()
 
-    async def _keep(self, name: str, still: Still) -> Rendition:
-        stored = await self._artifacts.put_bytes(f"{self._folder}/{name}", still.data)
-        return Rendition(stored.uri, still.media_type, stored.nbytes, stored.sha256, still.width, still.height)
+
+async def store_still(artifacts: ArtifactStore, key: str, still: Still) -> Rendition:
+    """Writes a picture. Unavailable."""
+    stored = await artifacts.put_bytes(key, still.data)
+    return Rendition(stored.uri, still.media_type, stored.nbytes, stored.sha256, still.width, still.height)
 
 
-async def read_renditions(artifacts: ArtifactStore, folder: str) -> Renditions:
+async def read_pictures(artifacts: ArtifactStore, call: StageCall) -> Pictures:
     """The files that an attempt made. NotFound, Unavailable."""
-    return decode(Renditions, json.loads(await artifacts.get_bytes(artifacts.uri(f"{folder}/{LIST_NAME}"))))
+    return decode(Pictures, json.loads(await artifacts.get_bytes(artifacts.uri(_work_key(call, LIST_NAME)))))

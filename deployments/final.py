@@ -1,32 +1,39 @@
-"""The final file of a result, out of its stored segments or beside them."""
+"""The final file of a result, out of the stored parts of all its chunks."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from cluster.records import Artifact, Handle, Rendition
+from cluster.errors import Damaged
+from cluster.records import Artifact, Container, Handle, Rendition
+from components.media.join import join_webm
 from components.media.mux import remux
+from components.media.soundtrack import remux_with_sound
+from components.media.stills import spritesheet
 from deployments.artifacts import Stored, job_key
 from deployments.call import Call
-from deployments.film import read_renditions
+from deployments.film import store_still
+from deployments.inputs import input_file
+from deployments.parts import Part, Parts
 from deployments.segments import folder
 
 
-async def final_file(call: Call, files: Sequence[Stored]) -> Artifact:
-    """The video with its pictures: for MP4 and MOV a stream copy of the segments (the init segment first), written
-    under a key of this attempt; else the WebM that was coded beside them.
+async def final_file(call: Call, parts: Parts) -> Artifact:
+    """The video with its pictures, written under keys of this attempt. Everything is a stream copy: of the segments
+    (MP4, MOV) or of what was coded beside them (WebM).
 
     Raises:
-        MediaError: the segments are not those of one video of the requested length.
-        Damaged: a segment is not what was written; the stage makes it new.
-        NotFound: the attempt stored no pictures.
+        MediaError: the parts are not those of one video of the requested length.
+        Damaged: a part is not what was written; the stage makes it new.
+        NotFound: a part is gone.
         Unavailable: the artifact store failed.
     """
     call.lease.check()
     request = call.request
-    beside = await read_renditions(call.artifacts, folder(call.work.call))
-    file = beside.video or await _joined(call, files)
+    thumbnail, sheet = await _pictures(call, parts.parts)
+    file = await _joined(call, parts.parts)
     return Artifact(
         uri=file.uri,
         media_type=file.media_type,
@@ -36,20 +43,60 @@ async def final_file(call: Call, files: Sequence[Stored]) -> Artifact:
         frames=request.frames,
         width=request.width,
         height=request.height,
-        thumbnail=beside.thumbnail,
-        spritesheet=beside.spritesheet,
+        thumbnail=thumbnail,
+        spritesheet=sheet,
     )
 
 
-async def _joined(call: Call, files: Sequence[Stored]) -> Rendition:
+async def _pictures(call: Call, parts: Sequence[Part]) -> tuple[Rendition | None, Rendition]:
+    strips = [(part.pictures.strip, part.pictures.picked) for part in parts]
+    data = [(await call.artifacts.get_bytes(s.uri, s.sha256), picked) for s, picked in strips if s is not None]
+    sheet = await asyncio.to_thread(spritesheet, data, call.request.frames)
+    stored = await store_still(call.artifacts, f"{folder(call.work.call)}/spritesheet.jpg", sheet)
+    return next((part.pictures.thumbnail for part in parts if part.pictures.thumbnail), None), stored
+
+
+async def _joined(call: Call, parts: Sequence[Part]) -> Rendition:
     request, container = call.request, call.request.output.container
     path = call.scratch / f"video.{container.value}"
-    pieces = call.artifacts.pieces(files)
-    await asyncio.to_thread(remux, pieces, path, frames=request.frames, container=container.value)
+    if container is Container.WEBM:
+        videos = [part.pictures.video for part in parts]
+        copies = await _copied(call, [video for video in videos if video is not None])
+        await asyncio.to_thread(join_webm, copies, path, frames=request.frames)
+    elif request.audio:
+        async with input_file(call, request.audio[0]) as sound:
+            pieces = call.artifacts.pieces(_stream(parts))
+            await asyncio.to_thread(
+                remux_with_sound, pieces, sound, path, fps=request.fps, frames=request.frames, container=container.value
+            )
+    else:
+        pieces = call.artifacts.pieces(_stream(parts))
+        await asyncio.to_thread(remux, pieces, path, frames=request.frames, container=container.value)
     ref, epoch = call.work.call.ref, call.work.call.epoch
     key = job_key(ref.job_id, "outputs", f"{ref.prefix}{epoch}.{container.value}")
     stored = await call.artifacts.put_file(key, path)
     return Rendition(stored.uri, container.media_type, stored.nbytes, stored.sha256, request.width, request.height)
+
+
+def _stream(parts: Sequence[Part]) -> Iterator[Stored]:
+    """One init segment, which all chunks share, and everybody's media segments. Damaged."""
+    first = parts[0].init
+    yield first
+    for part in parts:
+        if part.init.sha256 != first.sha256:
+            raise Damaged("A chunk is encoded with other parameters than the first.", retryable=False)
+        yield from part.segments
+
+
+async def _copied(call: Call, files: Sequence[Stored]) -> Sequence[Path]:
+    """Local copies. Damaged, NotFound, Unavailable."""
+    paths = []
+    for index, file in enumerate(files):
+        path = call.scratch / f"part-{index}"
+        with path.open("wb") as out:
+            await asyncio.to_thread(out.writelines, call.artifacts.pieces([file]))
+        paths.append(path)
+    return paths
 
 
 def final_handle(video: Artifact) -> Handle:

@@ -25,9 +25,10 @@ V = TypeVar("V", bound=Value)
 
 @dataclass(frozen=True, slots=True)
 class Produced:
-    """A component's result: values by port, and the finished file of the final stage."""
+    """A component's result: values and files by port, and the finished file of the final stage."""
 
     values: Mapping[str, Value] = field(default_factory=dict)
+    files: Mapping[str, Handle] = field(default_factory=dict)
     artifact: Artifact | None = None
 
 
@@ -54,7 +55,7 @@ class Room(Call):
 
     async def close(self, produced: Produced) -> Result:
         """Writes the values; the stage is done only when their durable copies exist."""
-        handles: dict[str, Handle] = {}
+        handles = dict(produced.files)
         for port, value in produced.values.items():
             with self.laps.lap("put"):
                 handles[port] = await self.transport.put(self.key(f"{port}.safetensors"), value)

@@ -27,13 +27,14 @@ from ray.serve.exceptions import RayServeException
 
 from cluster.config import Config
 from cluster.errors import StaleEpoch, Unavailable
-from cluster.graphs import StageGraph, graph
+from cluster.graphs import StageGraph
 from cluster.policy.dispatch import plan
 from cluster.policy.lease import Grace
 from cluster.records import Failure, StageCall, StageRef, Verdict, encode
 from cluster.store import open_store
 from cluster.store.base import ClusterState, Leadership
 from cluster.store.news import Topic
+from cluster.wiring import graph
 from deployments.artifacts import ArtifactStore
 from deployments.hints import Ack, HintTable
 from deployments.nodes import find_misplaced
@@ -79,7 +80,6 @@ class Scheduler:
         self._metrics = SchedulerMetrics()
         self._leadership: Leadership | None = None
         self._paused = False
-        self._graphs = {name: model.graph for name, model in config.registry.models.items()}
         # Half of the object store: the rest is for values on their way.
         self._hints: HintTable[Any] = HintTable(limit_nbytes=config.ray.object_store_nbytes // 2)
         self._grace = Grace(self._timing.lease_ttl_s)
@@ -210,9 +210,7 @@ class Scheduler:
         replicas = Counter(stage for worker in state.workers for stage in worker.slots)
         for call in calls:
             item = ready[call.ref]
-            sending = self._send(
-                call, graph(self._graphs[item.model], item.results), spread=replicas[call.ref.stage] > 1
-            )
+            sending = self._send(call, graph(item.graph, item.results), spread=replicas[call.ref.stage] > 1)
             task = asyncio.create_task(sending)
             self._calls.add(task)
             task.add_done_callback(self._calls.discard)

@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.chains import Piece
 from cluster.errors import StaleEpoch, Unavailable
 from cluster.records import SegmentFile, StageCall, StageWork
 from components.media.quality import h264_crf
@@ -112,14 +113,22 @@ class SegmentRows:
 class SegmentWriter:
     """Encodes and stores the frames of one stage call's chunk, and what else is made of them; an async context."""
 
-    def __init__(self, work: StageWork, artifacts: ArtifactStore, rows: Rows, scratch: Path) -> None:
+    def __init__(self, work: StageWork, piece: Piece, artifacts: ArtifactStore, rows: Rows, scratch: Path) -> None:
+        """`piece` tells where the chunk lies in the video. MediaError when an encoder refuses."""
         request = work.request
         self._artifacts = artifacts
         self._rows = rows
         self._folder = folder(work.call)
         quality = VideoQuality(crf=h264_crf(request.output.quality))
-        self._encoder = SegmentEncoder(request.height, request.width, request.fps, quality=quality)
-        self._film = Film(request, artifacts, self._folder, scratch)
+        self._encoder = SegmentEncoder(
+            request.height,
+            request.width,
+            request.fps,
+            quality=quality,
+            first_frame=piece.first_frame,
+            first_segment=piece.first_segment,
+        )
+        self._film = Film(work, piece, artifacts, self._folder, scratch)
         self._thread = ThreadPoolExecutor(1, "encode")
         self._encoding: asyncio.Future[Sequence[Segment]] | None = None
         self._init: Stored | None = None

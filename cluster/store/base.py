@@ -53,6 +53,7 @@ class ReadyStage:
 
     ref: StageRef
     model: str
+    graph: str  # by name, of the job
     results: int  # of the job
     tenant_id: str
     priority: int

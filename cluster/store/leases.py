@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import BindParameter, bindparam, delete, select, update
 
 from cluster.records import Beat, Handle, Request, StageCall, StageRef, StageWork, Verdict, Worker, decode
 from cluster.store.database import Transaction
-from cluster.store.ledger import load, sources
+from cluster.store.ledger import load
 from cluster.store.news import Topic
 from cluster.store.schema import jobs, stages, workers
 
 FORGET_AFTER_S = 24 * 3600.0  # a replica that died without a word; policies ignore it after seconds already
-# A job's stages, each with what the job itself adds to its work.
-_WORK = (
-    select(
-        *(stages.c[name] for name in ("stage", "result", "chunk", "inputs", "outputs", "snapshot")),
-        *(jobs.c[name] for name in ("tenant_id", "request", "created_at", "deadline_at")),
-    )
-    .join(jobs, jobs.c.id == stages.c.job_id)
-    .where(stages.c.job_id == bindparam("of_job"))
+# What a stage works on: its own row, and those whose values it reads.
+_CHUNKS: BindParameter[list[int]] = bindparam("chunks", expanding=True)
+_PARTS = select(*(stages.c[name] for name in ("stage", "result", "chunk", "outputs", "snapshot"))).where(
+    stages.c.job_id == bindparam("of_job"), stages.c.chunk.in_(_CHUNKS)
+)
+_JOB = select(*(jobs.c[name] for name in ("tenant_id", "request", "created_at", "deadline_at"))).where(
+    jobs.c.id == bindparam("of_job")
 )
 
 
@@ -56,19 +55,21 @@ async def claim(tx: Transaction, call: StageCall, worker_id: str, lease_s: float
     if life is None or not life.claim(call, worker_id, lease_s, devices):
         return None
     await ledger.save(tx)
-    attempt = life.stages[call.ref.key].attempt
-    rows = {(row.stage, row.result, row.chunk): row for row in await tx.conn.execute(_WORK, {"of_job": job_id})}
-    job = mine = rows[call.ref.key]
-    wiring = sources(mine.inputs)
+    mine = life.stages[call.ref.key]
+    wanted = {"of_job": job_id, "chunks": sorted({call.ref.chunk, *(s.chunk for s in mine.inputs.values())})}
+    rows = {(row.stage, row.result, row.chunk): row for row in await tx.conn.execute(_PARTS, wanted)}
+    job = (await tx.conn.execute(_JOB, {"of_job": job_id})).one()
+    snapshot = rows[call.ref.key].snapshot
     return StageWork(
         call=call,
-        attempt=attempt,
+        attempt=mine.attempt,
         tenant_id=job.tenant_id,
         request=decode(Request, job.request),
-        inputs={port: decode(Handle, rows[s.key].outputs[s.port]) for port, s in wiring.items()},
-        snapshot=None if mine.snapshot is None else decode(Handle, mine.snapshot),
+        inputs={port: decode(Handle, rows[s.key].outputs[s.port]) for port, s in mine.inputs.items()},
+        snapshot=None if snapshot is None else decode(Handle, snapshot),
         created_at=job.created_at,
         deadline_at=job.deadline_at,
+        final=mine.final,
     )
 
 

@@ -256,7 +256,7 @@ class Lifecycle:
     def _unblock(self) -> None:
         done = {key for key, stage in self.stages.items() if stage.state is StageState.DONE}
         for stage in self.stages.values():
-            if stage.state is StageState.BLOCKED and {source.key for source in stage.inputs.values()} <= done:
+            if stage.state is StageState.BLOCKED and all(source.key in done for source in stage.inputs.values()):
                 stage.ready_at = self.now
                 self._move(stage, StageState.READY)
 

@@ -157,9 +157,10 @@ async def read_events(tx: Transaction, job_id: str, tenant_id: str, after: int) 
 async def read_verdicts(tx: Transaction, calls: Sequence[StageCall]) -> Mapping[StageRef, Verdict]:
     """What each call's holder must do; a stage that does not exist is STALE."""
     ids = {call.ref.job_id for call in calls}
+    chunks = {call.ref.chunk for call in calls}  # a long chain has hundreds of rows
     names = ("job_id", "stage", "chunk", "result", "state", "epoch")
     query = select(*(stages.c[name] for name in names))
-    rows = (await tx.conn.execute(query.where(stages.c.job_id.in_(ids)))).all()
+    rows = (await tx.conn.execute(query.where(stages.c.job_id.in_(ids), stages.c.chunk.in_(chunks)))).all()
     known = {StageRef(*row[:4]): (StageState(row.state), row.epoch) for row in rows}
     return {call.ref: verdict(*known[call.ref], call.epoch) if call.ref in known else Verdict.STALE for call in calls}
 

@@ -45,6 +45,7 @@ _READY = (
         stages.c.ready_at,
         stages.c.rank,
         jobs.c.model,
+        jobs.c.graph,
         jobs.c.tenant_id,
         jobs.c.created_at,
         jobs.c.n.label("results"),
@@ -158,6 +159,7 @@ def _ready(row: RowMapping) -> ReadyStage:
     return ReadyStage(
         ref=_ref(row),
         model=row["model"],
+        graph=row["graph"],
         results=row["results"],
         tenant_id=row["tenant_id"],
         priority=-row["rank"],

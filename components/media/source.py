@@ -77,6 +77,10 @@ class SourceVideo:
             sound=self._sound,
         )
 
+    def count(self, fps: int) -> int:
+        """How many frames `whole` gives."""
+        return len(self._grid(fps, None))
+
     def tail(self, frames: int, *, height: int, width: int, fps: int) -> NDArray[np.uint8]:
         """The last frames, [F, Y, X, 3], nearest neighbour, the aspect not kept, as the original resizes them.
 

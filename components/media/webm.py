@@ -27,11 +27,13 @@ class WebmEncoder:
     give equal bytes.
     """
 
-    def __init__(self, path: str | os.PathLike[str], height: int, width: int, fps: int, *, crf: int) -> None:
-        """`crf`: 0 (largest) … 63 (worst). ValueError for sizes and rates as `FrameSource`; MediaError when the encoder
-        refuses them; OSError when the file cannot be written.
+    def __init__(
+        self, path: str | os.PathLike[str], height: int, width: int, fps: int, *, crf: int, first_frame: int = 0
+    ) -> None:
+        """`crf`: 0 (largest) … 63 (worst); `first_frame`: where a part of a video begins in it. ValueError for sizes
+        and rates as `FrameSource`; MediaError when the encoder refuses them; OSError when the file cannot be written.
         """
-        self._source = FrameSource(height, width, fps)
+        self._source = FrameSource(height, width, fps, first_frame=first_frame)
         self._open = True
         # b=0 makes crf the only rule; a key frame each second, as in the segments.
         options = {"crf": str(crf), "b": "0", "deadline": "good", "cpu-used": "5", "g": str(fps)}
@@ -53,7 +55,7 @@ class WebmEncoder:
             self._mux(frame)
 
     def finish(self) -> int:
-        """Ends the file; returns its frames. ValueError when closed already; MediaError, OSError."""
+        """Ends the file; returns the number of the frame behind it. ValueError when closed; MediaError, OSError."""
         if not self._open:
             raise ValueError("the encoder is closed")
         self._mux(None)

@@ -9,7 +9,19 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.trace import Trace
-from deployments.api import deliveries, errors, events, openapi, preview, status, unserved, uploads, usage, videos
+from deployments.api import (
+    continuing,
+    deliveries,
+    errors,
+    events,
+    openapi,
+    preview,
+    status,
+    unserved,
+    uploads,
+    usage,
+    videos,
+)
 from deployments.api.boundary import Boundary
 from deployments.api.feed import Feed
 from deployments.api.runware import router as runware
@@ -96,6 +108,7 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="skyreels-serve", version="1", docs_url="/docs", redoc_url=None)
     app.state.services = services
     app.state.feed = Feed(services.store, logger(), most=services.config.api.max_streams)
+    app.include_router(continuing.router)
     app.include_router(unserved.router)  # before the videos, whose ids would take its names
     app.include_router(videos.router)
     app.include_router(events.router)

@@ -9,26 +9,33 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 
 from opentelemetry.trace import SpanKind
 
-from cluster.canonical import Draft, canonical, check, word
+from cluster.canonical import Draft, canonical, check, check_given, word
 from cluster.config import Config
-from cluster.errors import Damaged, InvalidRequest, MediaRejected, NotFound
+from cluster.errors import MediaRejected
 from cluster.files import FileInfo, UploadedFile
-from cluster.graphs import graph
 from cluster.records import Delivery, Job, Media
 from cluster.registry import Model
 from cluster.store.base import JobStore
 from cluster.tenancy import Once
 from cluster.trace import Trace
-from components.errors import MediaError
+from cluster.wiring import graph, graph_name
 from components.media.image import probe
 from deployments.api.commits import Commits, removed_when_refused
-from deployments.api.sources import Base64Source, DataUriSource, FileSource, Reference, UploadSource, UrlSource
+from deployments.api.media import Examiner, File, Seen, given_of, naming
+from deployments.api.sources import (
+    Base64Source,
+    DataUriSource,
+    FileSource,
+    Reference,
+    ResultSource,
+    UploadSource,
+    UrlSource,
+)
 from deployments.artifacts import ArtifactStore, job_key, job_prefix
 from deployments.fetch import Fetcher, decode_base64, decode_data_uri
 from deployments.outbound import Outbound
@@ -46,6 +53,7 @@ class Intake:
         self._artifacts = artifacts
         self._fetcher = fetcher
         self._limits = config.media
+        self._examiner = Examiner(artifacts, config.media)
         self._outbound = Outbound(config.media.allow_hosts)
         self._tenants = config.limits
         self._prices = config.price_table
@@ -73,15 +81,19 @@ class Intake:
         await self._check_receivers(draft.delivery)
         files = await asyncio.gather(*(self._read(reference, tenant) for reference in references))
         # One after the other: a decoded image is far larger than its file.
-        infos = [await self._probe(reference, data) for reference, data in zip(references, files, strict=True)]
-        found = list(zip(references, files, infos, strict=True))
+        seen = [
+            await self._examiner.look(model, draft, reference, file)
+            for reference, file in zip(references, files, strict=True)
+        ]
+        check_given(model, draft, given_of(seen))
+        found = list(zip(references, files, seen, strict=True))
         return await self._commits.run(self._create(model, draft, found, tenant, once, began_ns))
 
     async def _create(
         self,
         model: Model,
         draft: Draft,
-        found: Sequence[tuple[Reference, bytes | UploadedFile, FileInfo]],
+        found: Sequence[tuple[Reference, File, Seen]],
         tenant: str,
         once: Once | None,
         began_ns: int,
@@ -90,18 +102,21 @@ class Intake:
         job_id = f"video_{secrets.token_hex(12)}"
         async with removed_when_refused(self._artifacts, job_prefix(job_id)):
             media: list[Media] = []
-            for reference, file, info in found:
-                with _naming(reference.param):
-                    media.append(await self._keep(job_id, len(media), file, info))
+            for reference, file, item in found:
+                with naming(reference.param):
+                    media.append(await self._keep(job_id, len(media), file, item.media))
             trace = self._trace()
-            request = replace(canonical(model, draft, tuple(media), ttl_s=self._keep_s), trace=trace)
+            request = replace(
+                canonical(model, draft, given_of([item for _, _, item in found], media), ttl_s=self._keep_s),
+                trace=trace,
+            )
             laps = Laps()
             with laps.lap("create"):
                 job = await self._store.create_job(
                     job_id,
                     tenant,
                     request,
-                    graph(model.graph, request.n),
+                    graph(graph_name(model, request), request.n),
                     once=once,
                     limits=self._tenants.of(tenant),
                     price_usd=request.duration_s * self._prices.per_s_usd(request.model, request.resolution),
@@ -138,13 +153,18 @@ class Intake:
                 found.append(None)
                 continue
             file = await self._read(reference, tenant)
-            found.append(file.info if isinstance(file, UploadedFile) else await self._probe(reference, file))
+            if isinstance(file, UploadedFile):
+                found.append(file.info)
+            elif isinstance(file, bytes):
+                with naming(reference.param):
+                    image = await asyncio.to_thread(probe, file, max_pixels=self._limits.max_image_pixels)
+                found.append(FileInfo("image", image.media_type, image.width, image.height))
         return found
 
-    async def _read(self, reference: Reference, tenant: str) -> bytes | UploadedFile:
-        """A medium's bytes, at most `max_file_nbytes`, or the uploaded file that holds them. InvalidRequest."""
+    async def _read(self, reference: Reference, tenant: str) -> File:
+        """A medium's bytes, at most `max_file_nbytes`, or the stored file that holds them. InvalidRequest."""
         limit = self._limits.max_file_nbytes
-        with _naming(reference.param):
+        with naming(reference.param):
             match reference.source:
                 case UrlSource(url):
                     return await self._fetcher.fetch(url)
@@ -158,43 +178,14 @@ class Intake:
                     return data
                 case FileSource(file_id):
                     return await self._store.get_file(file_id, tenant)
+                case ResultSource(artifact):
+                    return artifact
 
-    async def _probe(self, reference: Reference, file: bytes | UploadedFile) -> FileInfo:
-        with _naming(reference.param):
-            if isinstance(file, bytes):
-                image = await asyncio.to_thread(probe, file, max_pixels=self._limits.max_image_pixels)
-                return FileInfo("image", image.media_type, image.width, image.height)
-            if file.info.kind != "image":
-                raise MediaRejected(f"the file {file.id} is {file.info.media_type}; an image is needed.")
-            return file.info
-
-    async def _keep(self, job_id: str, index: int, file: bytes | UploadedFile, info: FileInfo) -> Media:
-        """The job's own copy: what becomes of an uploaded file does not matter to it."""
-        key = job_key(job_id, "inputs", f"{index}.{info.media_type.rpartition('/')[2]}")
+    async def _keep(self, job_id: str, index: int, file: File, seen: Media) -> Media:
+        """The job's own copy: what becomes of an uploaded file or an earlier job does not matter to it."""
+        key = job_key(job_id, "inputs", f"{index}.{seen.media_type.rpartition('/')[2]}")
         if isinstance(file, bytes):
             stored = await self._artifacts.put_bytes(key, file)
         else:
             stored = await self._artifacts.copy(file.uri, key, sha256=file.sha256)
-        return Media(
-            uri=stored.uri,
-            media_type=info.media_type,
-            nbytes=stored.nbytes,
-            sha256=stored.sha256,
-            width=info.width,
-            height=info.height,
-        )
-
-
-@contextmanager
-def _naming(param: str) -> Iterator[None]:
-    """Errors of one medium name the parameter that it came by."""
-    try:
-        yield
-    except InvalidRequest as error:
-        raise type(error)(f"{param}: {error.message}", param=param) from error
-    except NotFound as error:
-        raise InvalidRequest(f"{param}: {error.message}", param=param) from error
-    except Damaged as error:
-        raise MediaRejected(f"{param}: {error.message} Upload it again.", param=param) from error
-    except MediaError as error:
-        raise MediaRejected(f"{param}: {error}", param=param) from error
+        return replace(seen, uri=stored.uri, nbytes=stored.nbytes, sha256=stored.sha256)

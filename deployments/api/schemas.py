@@ -31,7 +31,28 @@ class ImageReference(BaseModel):
         return self.image_url or self.file_id or ""
 
 
+class MediaReference(BaseModel):
+    """A video, sound or mask: one of the two."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+    url: str | None = Field(default=None, description="An http(s) URL or a data URI.")
+    file_id: str | None = Field(default=None, description="The id of an uploaded file.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.url is None) == (self.file_id is None):
+            raise ValueError("give url or file_id, and not both")
+        return self
+
+    @property
+    def source(self) -> str:
+        """Whichever was given."""
+        return self.url or self.file_id or ""
+
+
 ImageInput = str | ImageReference
+MediaInput = str | MediaReference
 
 
 class CreateVideo(BaseModel):
@@ -49,10 +70,26 @@ class CreateVideo(BaseModel):
         default=None, description="One reference image, or several."
     )
     images: list[ImageInput] | None = Field(default=None, description="Ours: reference images, in order.")
-    aspect_ratio: str | None = Field(default=None, description='Ours: "16:9", "9:16", "1:1"; else the first image\'s.')
+    video: MediaInput | None = Field(default=None, description="Ours: the video to continue.")
+    audio: MediaInput | list[MediaInput] | None = Field(
+        default=None, description="Ours: what the portrait says; one sound for each speaker. It sets the length."
+    )
+    masks: list[MediaInput] | None = Field(
+        default=None, description="Ours: where each of two speakers is, as images of the portrait's size."
+    )
+    include_source: bool = Field(
+        default=False, description="Ours: the continued video comes first in the file; else it holds the new part only."
+    )
+    guidance: float | None = Field(
+        default=None, description="Ours: of the text, for models that take one; above 1 a step is three evaluations."
+    )
+    guidance_image: float | None = Field(default=None, description="Ours: of the reference images, beside guidance.")
+    aspect_ratio: str | None = Field(
+        default=None, description='Ours: "16:9", "9:16", "1:1", "4:3", "3:4"; else the first image\'s.'
+    )
     resolution: str | None = Field(default=None, description='Ours: resolution family, for example "720P".')
     seed: int | None = Field(default=None, description="Ours: −1 or left out = random, reported in the job.")
-    negative_prompt: str | None = Field(default=None, description="Ours: for models with guidance.")
+    negative_prompt: str | None = Field(default=None, description="Ours: with guidance above 1.")
     n: int = Field(
         default=1,
         description="Ours: how many results, with seeds `seed`, `seed` + 1 …; see `max_results` of the model.",
@@ -204,6 +241,7 @@ def video(job: Job) -> Video:
         completed_at=int(job.finished_at.timestamp()) if job.state is JobState.DONE and job.finished_at else None,
         expires_at=int(job.expires_at.timestamp()) if job.expires_at else None,
         error=_error(job),
+        remixed_from_video_id=request.remixed_from,
         phase=job.phase,
         resolution=request.resolution,
         aspect_ratio=request.aspect_ratio,

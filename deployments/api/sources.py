@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from cluster.errors import InvalidRequest
+from cluster.records import Artifact
 
 _UUID = re.compile(r"(?:file-)?([0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]{0,31}):", re.IGNORECASE)
@@ -52,7 +53,15 @@ class UploadSource:
     data: bytes
 
 
-Source: TypeAlias = UrlSource | DataUriSource | Base64Source | FileSource | UploadSource
+@dataclass(frozen=True, slots=True)
+class ResultSource:
+    """A finished video of the caller's."""
+
+    artifact: Artifact
+
+
+Kind: TypeAlias = Literal["image", "video", "audio", "mask"]
+Source: TypeAlias = UrlSource | DataUriSource | Base64Source | FileSource | UploadSource | ResultSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,7 @@ class Reference:
 
     source: Source
     param: str = "images"
+    kind: Kind = "image"
 
 
 def parse_source(text: str, *, param: str | None = None) -> Source:
@@ -86,7 +96,7 @@ def parse_source(text: str, *, param: str | None = None) -> Source:
     )
 
 
-def references(texts: list[str], param: str) -> list[Reference]:
+def references(texts: list[str], param: str, kind: Kind = "image") -> list[Reference]:
     """The sources of a list-valued parameter; errors and references name the place in it. InvalidRequest."""
     named = [(text, f"{param}[{index}]") for index, text in enumerate(texts)]
-    return [Reference(parse_source(text, param=name), name) for text, name in named]
+    return [Reference(parse_source(text, param=name), name, kind) for text, name in named]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -17,12 +19,28 @@ from deployments.api.bodies import inlined
 from deployments.api.files import file_answers, file_response
 from deployments.api.forms import Files, read_body
 from deployments.api.idempotency import Idempotent
-from deployments.api.schemas import CreateVideo, ErrorBody, ImageInput, Video, VideoDeleted, VideoList, video
+from deployments.api.schemas import (
+    CreateVideo,
+    ErrorBody,
+    ImageInput,
+    MediaInput,
+    Video,
+    VideoDeleted,
+    VideoList,
+    video,
+)
 from deployments.api.services import Index, Served, Tenant, result_of
-from deployments.api.sources import Reference, UploadSource, parse_source
+from deployments.api.sources import Kind, Reference, UploadSource, parse_source
 from deployments.api.timing import HEADER, server_timing
 
-FILE_FIELDS = frozenset({"input_reference", "images"})
+FILE_FIELDS: Mapping[str, Kind] = {
+    "input_reference": "image",
+    "images": "image",
+    "video": "video",
+    "audio": "audio",
+    "masks": "mask",
+}
+LISTS = frozenset(FILE_FIELDS) - {"video"}
 ERRORS: dict[int | str, dict[str, Any]] = {
     code: {"model": ErrorBody} for code in (400, 401, 403, 404, 409, 413, 429, 503)
 }
@@ -59,16 +77,31 @@ SUFFIXES = {container.media_type: container.value for container in Container} | 
 @router.post("", openapi_extra={"requestBody": _body_schema()})
 async def create(request: Request, services: Served, tenant: Tenant, idempotent: Idempotent) -> Video:
     """Queues a video. JSON with image URLs or data URIs, or a multipart form with image files."""
-    fields, files = await read_body(request, lists=FILE_FIELDS)
+    fields, files = await read_body(request, lists=LISTS)
     once = idempotent.of(Dialect.OPENAI, fields, files)
     body = _parse(fields)
     name = body.model if body.model is not None else services.config.models[0].name
     model = services.registry.find(name)
     references = [*_references(body), *_uploads(files)]
-    draft = Draft(
+    draft = draft_of(body, references)
+    job = await services.intake.accept(model, draft, references, tenant, once)
+    await services.wake()
+    return video(job)
+
+
+def draft_of(body: CreateVideo, references: Sequence[Reference], **fields: Any) -> Draft:
+    """What a body asks for, with its media counted."""
+    counts = Counter(reference.kind for reference in references)
+    return Draft(
         prompt=body.prompt,
-        images=len(references),
-        duration_s=_seconds(body.seconds),
+        images=counts["image"],
+        videos=counts["video"],
+        voices=counts["audio"],
+        masks=counts["mask"],
+        include_source=body.include_source,
+        guidance=body.guidance,
+        guidance_image=body.guidance_image,
+        duration_s=seconds_of(body.seconds),
         size=_size(body.size),
         aspect_ratio=body.aspect_ratio,
         resolution=body.resolution,
@@ -84,10 +117,8 @@ async def create(request: Request, services: Served, tenant: Tenant, idempotent:
             ttl_s=body.ttl,
             include_cost=body.include_cost,
         ),
+        **fields,
     )
-    job = await services.intake.accept(model, draft, references, tenant, once)
-    await services.wake()
-    return video(job)
 
 
 @router.get("")
@@ -178,8 +209,11 @@ def _variant(artifact: Artifact, variant: Variant) -> Artifact | Rendition | Non
 
 def _uploads(files: Files) -> list[Reference]:
     if unknown := [name for name, _ in files if name not in FILE_FIELDS]:
-        raise InvalidRequest(f"{unknown[0]} is not a file field; use images or input_reference.", param=unknown[0])
-    return [Reference(UploadSource(data), f"{name}[{index}]") for index, (name, data) in enumerate(files)]
+        known = ", ".join(FILE_FIELDS)
+        raise InvalidRequest(f"{unknown[0]} is not a file field; file fields: {known}.", param=unknown[0])
+    return [
+        Reference(UploadSource(data), f"{name}[{index}]", FILE_FIELDS[name]) for index, (name, data) in enumerate(files)
+    ]
 
 
 def _parse(fields: object) -> CreateVideo:
@@ -203,7 +237,7 @@ def _place(loc: tuple[str | int, ...]) -> str:
 
 def _is_tag(part: str | int) -> bool:
     """Whether a part of an error's place only names which of several types was tried."""
-    return isinstance(part, str) and (part in {"str", "int", "ImageReference"} or "[" in part)
+    return isinstance(part, str) and (part in {"str", "int", "ImageReference", "MediaReference"} or "[" in part)
 
 
 def _references(body: CreateVideo) -> list[Reference]:
@@ -213,14 +247,22 @@ def _references(body: CreateVideo) -> list[Reference]:
     else:
         named = [(given, "input_reference")]
     named += [(item, f"images[{index}]") for index, item in enumerate(body.images or ())]
-    return [_reference(item, param) for item, param in named]
+    found = [_reference(item, param) for item, param in named]
+    if body.video is not None:
+        found.append(_reference(body.video, "video", "video"))
+    voices = body.audio if isinstance(body.audio, list) else [body.audio] if body.audio is not None else []
+    one = len(voices) == 1 and not isinstance(body.audio, list)
+    found += [_reference(item, "audio" if one else f"audio[{index}]", "audio") for index, item in enumerate(voices)]
+    found += [_reference(item, f"masks[{index}]", "mask") for index, item in enumerate(body.masks or ())]
+    return found
 
 
-def _reference(item: ImageInput, param: str) -> Reference:
-    return Reference(parse_source(item if isinstance(item, str) else item.source, param=param), param)
+def _reference(item: ImageInput | MediaInput, param: str, kind: Kind = "image") -> Reference:
+    return Reference(parse_source(item if isinstance(item, str) else item.source, param=param), param, kind)
 
 
-def _seconds(value: str | int | None) -> int | None:
+def seconds_of(value: str | int | None) -> int | None:
+    """Whole seconds as a client writes them. InvalidRequest."""
     if value is None or isinstance(value, int):
         return value
     if not re.fullmatch(r"\d{1,4}", value):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from cluster.registry import MODELS, Registry
 from components.errors import CheckpointMismatch
 
 POLL_S = 5.0
@@ -21,14 +22,13 @@ Items = Annotated[
 @app.command("write-tiny")
 def write_tiny(
     folder: Annotated[Path, typer.Argument(help="Where to write; an existing checkpoint is kept.")],
+    model: Annotated[str, typer.Option(help="Whose checkpoint, by any of its names.")] = "skyreels-v3-r2v",
     seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
-    model: Annotated[Literal["r2v", "extension"], typer.Option(help="Which release to imitate.")] = "r2v",
 ) -> None:
-    """Writes a tiny checkpoint: a release's files at toy size, random weights."""
-    from components import tiny  # noqa: PLC0415 (torch is heavy; only these commands need it)
+    """Writes a model's tiny checkpoint: the released files at toy size, random weights."""
+    from components.tiny import WRITERS  # noqa: PLC0415 (torch is heavy; only this command needs it)
 
-    write = {"r2v": tiny.write_r2v, "extension": tiny.write_extension}[model]
-    write(folder, seed=seed)
+    WRITERS[Registry(MODELS.values()).find(model).task](folder, seed=seed)
     typer.echo(folder)
 
 
@@ -49,13 +49,18 @@ def verify(folder: Annotated[Path, typer.Argument(help="A downloaded release.")]
 @app.command("fetch")
 def fetch_all(root: Root, items: Items) -> None:
     """Downloads what is not whole yet; a download that was cut off goes on."""
-    from components.checkpoints.download import Wanted, fetch  # noqa: PLC0415 (its package loads torch)
+    from components import tiny  # noqa: PLC0415 (torch is heavy; only these commands need it)
+    from components.checkpoints.download import Wanted, fetch  # noqa: PLC0415
 
     for wanted in map(Wanted.parse, items):
-        if wanted.repository is None:
-            write_tiny(root / wanted.name)
-        else:
+        if wanted.repository is not None:
             typer.echo(fetch(root, wanted))
+        elif wanted.name in tiny.BY_NAME:
+            tiny.BY_NAME[wanted.name](root / wanted.name)
+            typer.echo(root / wanted.name)
+        else:
+            known = ", ".join(tiny.BY_NAME)
+            raise CheckpointMismatch(f"{wanted.name} has no repository; toy weights are called {known}.")
 
 
 @app.command("await")

@@ -48,9 +48,17 @@ def generate(
     prompt: Annotated[str, typer.Option(help="What happens in the video.")],
     out: Annotated[Path, typer.Option(help="Where the MP4 goes.")],
     image: Annotated[list[Path] | None, typer.Option(help="A reference image; repeat for more.")] = None,
+    video: Annotated[Path | None, typer.Option(help="The video to continue.")] = None,
+    audio: Annotated[
+        list[Path] | None, typer.Option(help="What the portrait says; repeat for a second speaker.")
+    ] = None,
+    mask: Annotated[list[Path] | None, typer.Option(help="Where a speaker is; one for each of two.")] = None,
+    include_source: Annotated[bool, typer.Option("--include-source", help="The continued video comes first.")] = False,
     model: Annotated[str | None, typer.Option(help="Model; the server's first if left out.")] = None,
     seconds: Annotated[int | None, typer.Option(help="Duration.")] = None,
-    aspect_ratio: Annotated[str | None, typer.Option(help="16:9, 9:16 or 1:1; else the first image's.")] = None,
+    aspect_ratio: Annotated[
+        str | None, typer.Option(help="16:9, 9:16, 1:1, 4:3 or 3:4; else the first image's.")
+    ] = None,
     resolution: Annotated[str | None, typer.Option(help="Resolution family, for example 720P.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; random if left out.")] = None,
     n: Annotated[int, typer.Option("--n", help="How many videos; more than one go to OUT-0, OUT-1 …")] = 1,
@@ -60,26 +68,31 @@ def generate(
     fields = {
         "prompt": prompt, "model": model, "seconds": seconds, "aspect_ratio": aspect_ratio,
         "resolution": resolution, "seed": seed, "n": None if n == 1 else n,
+        "include_source": include_source or None,
     }  # fmt: skip
-    files = []
-    for path in image or []:
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise InvalidRequest(f"The image {path} cannot be read: {error.strerror}.") from error
-        files.append(("images", (path.name, data, mimetypes.guess_type(path.name)[0] or "application/octet-stream")))
+    named = (("images", image), ("video", [video] if video else []), ("audio", audio), ("masks", mask))
+    files = [(name, opened(path)) for name, paths in named for path in paths or []]
     with connect(url) as client:
         given = {name: str(value) for name, value in fields.items() if value is not None}
         # Without a file httpx would send a plain form; the server takes JSON for that.
         body: dict[str, Any] = {"data": given, "files": files} if files else {"json": given}
-        video = call(client, "POST", "/v1/videos", **body)
-        Console(stderr=True).print(f"{video['id']} · {video['size']} · {video['frames']} frames · seed {video['seed']}")
-        video = follow(client, video)
-        if video["status"] != "completed":
-            raise ServerError(f"{video['id']} {video['error']['code']}: {video['error']['message']}")
+        job = call(client, "POST", "/v1/videos", **body)
+        Console(stderr=True).print(f"{job['id']} · {job['size']} · {job['frames']} frames · seed {job['seed']}")
+        job = follow(client, job)
+        if job["status"] != "completed":
+            raise ServerError(f"{job['id']} {job['error']['code']}: {job['error']['message']}")
         for index, path in enumerate(targets(out, n)):
-            download(client, video["id"], path, index)
+            download(client, job["id"], path, index)
             typer.echo(path)
+
+
+def opened(path: Path) -> tuple[str, bytes, str]:
+    """A file as a form carries it: name, content, type. InvalidRequest."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidRequest(f"The file {path} cannot be read: {error.strerror}.") from error
+    return path.name, data, mimetypes.guess_type(path.name)[0] or "application/octet-stream"
 
 
 def targets(out: Path, n: int) -> list[Path]:

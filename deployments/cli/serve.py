@@ -12,6 +12,7 @@ from rich.console import Console
 
 from cluster import config as configuration
 from cluster.config import Config
+from cluster.registry import MODELS
 from deployments import preflight
 from deployments.cli.smoke import smoke
 
@@ -27,14 +28,15 @@ def _config(profile: str, config: Path | None) -> Config:
 
 def _write_tiny(config: Config, console: Console) -> None:
     """Tiny checkpoints are written where the config expects them; weights that are there are kept."""
-    missing = [path for served in config.models if served.tiny and not (path := Path(served.checkpoint)).exists()]
+    missing = {served.checkpoint: served.name for served in config.models if served.tiny}
+    missing = {path: name for path, name in missing.items() if not Path(path).exists()}
     if not missing:
         return
-    with console.status(f"writing tiny checkpoint {', '.join(map(str, missing))}"):
-        from components.tiny import write_r2v  # noqa: PLC0415 (torch is heavy; only needed here)
+    with console.status(f"writing tiny checkpoint {', '.join(missing)}"):
+        from components.tiny import WRITERS  # noqa: PLC0415 (torch is heavy; only needed here)
 
-        for path in missing:
-            write_r2v(path)
+        for path, name in missing.items():
+            WRITERS[MODELS[name].task](Path(path))
 
 
 def serve(

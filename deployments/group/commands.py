@@ -6,6 +6,7 @@ does not follow its last one: it has missed or repeated something, so its peers 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cluster.errors import Damaged, NonFinite, OutOfMemory, SkyreelsError, StageError, Unavailable
@@ -19,9 +20,10 @@ STORAGE_RETRY_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Loads a model's weights in place of those loaded, and shares their work as the pool says."""
+    """Loads a model's weights beside or in place of those loaded, and shares their work as the pool says."""
 
     model: str
+    instead_of: str | None = None  # a model that goes first
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,9 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Rank 0 writes the result under `key`; a decode has written all but its last segments already."""
+    """Rank 0 writes the results, each port's under `key` + port; a decode has written all but its last segments
+    already.
+    """
 
     job: str
     key: str
@@ -77,12 +81,14 @@ Command = Load | Prepare | Commit | Step | Snapshot | Finish | Drop
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The command was carried out. `step` counts the run's finished steps; `handle` names what rank 0 wrote, and
-    `hints` lead to it; `segments` are those of a decode that rank 0 wrote since its last answer.
+    """The command was carried out. `step` counts the run's finished steps; `handle` names the snapshot that rank 0
+    wrote, `handles` the results by port, and `hints` lead to those; `segments` are those of a decode that rank 0 wrote
+    since its last answer.
     """
 
     step: int = 0
     handle: Handle | None = None
+    handles: Mapping[str, Handle] = field(default_factory=dict)
     hints: Hints = field(default_factory=dict)
     segments: tuple[Written, ...] = ()
 

@@ -37,7 +37,8 @@ class Controller:
     def __init__(
         self, ranks: Ranks, config: Config, *, residents: int, metrics: GroupMetrics, log: logging.Logger
     ) -> None:
-        self._crew = Crew(ranks, config.denoise, config.models[0].name, log)
+        names = [served.name for served in config.models]
+        self._crew = Crew(ranks, config.denoise, names[: config.denoise.loaded], log)
         self._config = config
         self._limits = config.denoise
         self._places = residents
@@ -151,19 +152,31 @@ class Controller:
         self._metrics.holds(len(self._residents), self._places, unsaved_s)
 
     async def _admit(self) -> None:
-        """Gives free places to those who wait, in the order they came. A model is changed when nobody uses the old."""
+        """Gives free places to those who wait, in the order they came. Weights go only when nobody uses them."""
         while self._waiting and len(self._residents) < self._places:
-            if self._waiting[0].model != self._crew.model:
-                if self._residents:
-                    break
-                began_s = time.monotonic()
-                await self._crew.load(self._waiting[0].model)
-                self._metrics.exchanged(time.monotonic() - began_s)
+            if not await self._loaded(self._waiting[0].model):
+                break
             resident = self._waiting.popleft()
             self._residents[resident.job] = resident
         for resident in self._residents.values():
             if not resident.prepared and not resident.gone:
                 await self._prepare(resident)
+
+    async def _loaded(self, model: str) -> bool:
+        """Sees to it that a model is loaded, in the place of the one unused for longest; False while all are used."""
+        loaded = self._crew.models
+        if model in loaded:
+            self._crew.used(model)
+            return True
+        used = {resident.model for resident in self._residents.values()}
+        unused = [name for name in loaded if name not in used]
+        full = len(loaded) >= self._limits.loaded
+        if full and not unused:
+            return False
+        began_s = time.monotonic()
+        await self._crew.load(model, unused[0] if full else None)
+        self._metrics.exchanged(time.monotonic() - began_s)
+        return True
 
     async def _prepare(self, resident: Resident) -> None:
         """Two phases: what one rank refuses, all forget."""
@@ -200,17 +213,16 @@ class Controller:
 
     async def _finish(self, resident: Resident) -> None:
         with resident.call.laps.lap("finish"):
-            finish = commands.Finish(resident.job, resident.call.key(f"{resident.port}.safetensors"))
+            finish = commands.Finish(resident.job, resident.call.key(""))
             outcomes = await self._order(finish, resident)
         if failed := failure(outcomes):
             return self._fail(resident, failed)
         done = agreed(outcomes)
-        if resident.port and done.handle is None:
-            raise GroupBroken("protocol", f"rank 0 wrote no {resident.port}")
+        if not done.handles and resident.writes:
+            raise GroupBroken("protocol", "rank 0 wrote nothing")
         await resident.receive(done)
         if not resident.gone:
-            handles = {} if done.handle is None else {resident.port: done.handle}
-            resident.result.set_result(Result(handles, hints=done.hints))
+            resident.result.set_result(Result(done.handles, hints=done.hints))
         return None
 
     async def _save(self, resident: Resident) -> None:

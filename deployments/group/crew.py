@@ -15,13 +15,13 @@ from deployments.group.ranks import GroupBroken, Ranks
 class Crew:
     """Orders all ranks of a group alike; every order ends by an answer, a death, or a timeout."""
 
-    def __init__(self, ranks: Ranks, limits: Denoise, model: str, log: logging.Logger) -> None:
-        """`model` is the first one to be loaded; nothing runs until `build`."""
+    def __init__(self, ranks: Ranks, limits: Denoise, models: Sequence[str], log: logging.Logger) -> None:
+        """`models` are loaded first; nothing runs until `build`."""
         self._ranks = ranks
         self._limits = limits
         self._log = log
         self._on_death: Callable[[], None] = lambda: None
-        self.model = model
+        self.models = list(models)  # that are loaded, the one used longest ago first
         self.number = 0  # of the newest command
 
     @property
@@ -44,14 +44,19 @@ class Crew:
             reason = f"no answer to {type(command).__name__} within {bound_s:.1f} s"
             raise GroupBroken("hang", reason) from None
 
-    async def load(self, model: str) -> None:
-        """Exchanges the weights; fresh ranks will load the same. GroupBroken."""
-        if failed := failure(await self.order(Load(model), self._limits.load_timeout_s)):
+    async def load(self, model: str, instead_of: str | None = None) -> None:
+        """Loads weights, after those of another model have gone; fresh ranks will load the same. GroupBroken."""
+        if failed := failure(await self.order(Load(model, instead_of), self._limits.load_timeout_s)):
             raise GroupBroken("load", failed.reason, failed)
-        self.model = model
+        self.models = [name for name in self.models if name not in {model, instead_of}] + [model]
+
+    def used(self, model: str) -> None:
+        """A loaded model is used now."""
+        self.models.remove(model)
+        self.models.append(model)
 
     async def build(self, on_death: Callable[[], None]) -> None:
-        """Brings fresh ranks up with the present model; `on_death` is called when one dies. GroupBroken."""
+        """Brings fresh ranks up with the present models; `on_death` is called when one dies. GroupBroken."""
         self._on_death = on_death
         self.number = 0
         try:
@@ -59,7 +64,8 @@ class Crew:
                 await self._ranks.start(on_death)
         except TimeoutError:
             raise GroupBroken("start", f"the ranks did not start in {self._limits.load_timeout_s:.0f} s") from None
-        await self.load(self.model)
+        for model in tuple(self.models):
+            await self.load(model)
 
     async def rebuild(self, broken: GroupBroken) -> str | None:
         """Ends all ranks and makes new ones; the reason when `max_rebuilds` attempts in a row failed."""

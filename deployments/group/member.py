@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -133,12 +133,14 @@ class Member(ABC):
             raise TypeError(f"{handle.key} holds {value.kind}, not {kind.kind}")
         return value
 
-    def _write(self, step: int, key: str, value: Value) -> Done:
-        """Rank 0 hands a value over to the next stage."""
+    def _write(self, step: int, key: str, values: Mapping[str, Value]) -> Done:
+        """Rank 0 hands values over to the next stages, by port."""
         if self._rank:
             return Done(step)
-        handle = self._io.run(self._transport.put(key, value))
-        hints = self._transport.lend([handle])
+        handles = {
+            port: self._io.run(self._transport.put(f"{key}{port}.safetensors", value)) for port, value in values.items()
+        }
+        hints = self._transport.lend(handles.values())
         self._transport.release(key)
         self._metrics.publish(self._transport.counters)
-        return Done(step, handle, hints)
+        return Done(step, handles=handles, hints=hints)

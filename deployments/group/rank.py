@@ -6,23 +6,35 @@ asks another for anything but its part of a forward. Outside of a step no collec
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.chains import new_latents
 from cluster.config import Config
 from cluster.errors import Damaged, NotFound
-from cluster.plans import latent_frames
 from cluster.pools import Pool
 from cluster.records import Handle, StageWork
+from cluster.registry import MODELS
 from components import checkpoints
 from components.branches import Branches, in_turn
-from components.denoiser import Denoiser, DenoiseSpec, ReferenceTask, Run, Task
+from components.denoiser import Denoiser, DenoiseSpec, Run, Task
 from components.errors import NonFiniteLatents, SnapshotMismatch
 from components.snapshot import Snapshot
 from components.usp import BranchParallel, Meshes, SequenceParallel, pick, vote
+from components.values import RandomState, Value
 from deployments.group import commands
 from deployments.group.commands import Command, Done
 from deployments.group.member import Member
+from deployments.group.tasks import TASKS
 from deployments.hints import Hints
+
+
+@dataclass(frozen=True, slots=True)
+class _Resident:
+    """A run and the weights that it is of."""
+
+    denoiser: Denoiser
+    run: Run
 
 
 class Rank(Member):
@@ -32,9 +44,9 @@ class Rank(Member):
         """As `Member`."""
         super().__init__(config, pool, rank)
         self._meshes: Meshes | None = None
-        self._denoiser: Denoiser | None = None
-        self._prepared: dict[str, Run] = {}
-        self._runs: dict[str, Run] = {}
+        self._denoisers: dict[str, Denoiser] = {}  # by model
+        self._prepared: dict[str, _Resident] = {}
+        self._runs: dict[str, _Resident] = {}
 
     def join(self, address: str, port: int) -> None:
         """As `Member.join`."""
@@ -43,19 +55,19 @@ class Rank(Member):
 
     def close(self) -> None:
         """As `Member.close`."""
-        self._runs, self._prepared, self._denoiser = {}, {}, None
+        self._runs, self._prepared, self._denoisers = {}, {}, {}
         super().close()
 
     def _carry_out(self, command: Command) -> Done:
         match command:
-            case commands.Load(model):
-                self._load(model)
+            case commands.Load(model, instead_of):
+                self._load(model, instead_of)
             case commands.Prepare(job, work, hints):
                 self._prepared[job] = self._build(work, hints)
-                return Done(self._prepared[job].step)
+                return Done(self._prepared[job].run.step)
             case commands.Commit(job):
                 self._runs[job] = self._prepared.pop(job)
-                return Done(self._runs[job].step)
+                return Done(self._runs[job].run.step)
             case commands.Step(job):
                 return self._step(self._runs[job])
             case commands.Snapshot(job, key):
@@ -67,13 +79,15 @@ class Rank(Member):
                 self._runs.pop(job, None)
         return Done()
 
-    def _load(self, model: str) -> None:
-        self._denoiser = None  # the old weights go before the new ones come
-        self._empty()
+    def _load(self, model: str, instead_of: str | None) -> None:
+        if instead_of is not None:
+            self._denoisers.pop(instead_of, None)  # the old weights go before the new ones come
+            self._empty()
         served = next(served for served in self._config.models if served.name == model)
         root: Path = checkpoints.resolve(served.checkpoint, served.revision)
-        task = ReferenceTask.load(root, self._placement, self._config.denoise.attention)
-        self._denoiser = Denoiser(task, self._share(task))
+        load = TASKS[MODELS[model].graph]
+        task = load(root, self._placement, self._config.denoise.attention)
+        self._denoisers[model] = Denoiser(task, self._share(task))
 
     def _share(self, task: Task) -> Branches:
         """Shares the forwards among the ranks as the pool says; how the branches of a step are carried out."""
@@ -87,28 +101,28 @@ class Rank(Member):
         sequence.use(layout)
         return in_turn
 
-    @property
-    def _loaded(self) -> Denoiser:
-        if self._denoiser is None:
-            raise RuntimeError("no model is loaded")
-        return self._denoiser
-
-    def _build(self, work: StageWork, hints: Hints) -> Run:
+    def _build(self, work: StageWork, hints: Hints) -> _Resident:
         request = work.request
+        denoiser = self._denoisers.get(request.model)
+        if denoiser is None:
+            raise RuntimeError(f"{request.model} is not loaded")
         spec = DenoiseSpec(
             height=request.height,
             width=request.width,
-            latent_frames=latent_frames(request.frames),
+            latent_frames=new_latents(request, work.call.ref.chunk),
             steps=request.steps,
             seed=request.seed_of(work.call.ref.result),
             flow_shift=self._config.registry.models[request.model].flow_shift,
             guidance=request.guidance,
             guidance_image=request.guidance_image,
         )
-        inputs = [self._open(work.inputs[port], hints, kind) for port, kind in self._loaded.ports.items()]
+        inputs = [
+            self._open(work.inputs[port], hints, kind) if port in work.inputs else RandomState.fresh()
+            for port, kind in denoiser.ports.items()
+        ]
         if work.snapshot is None:
-            return self._loaded.begin(spec, *inputs)
-        return self._loaded.restore(self._read(work.snapshot), spec, *inputs)
+            return _Resident(denoiser, denoiser.begin(spec, *inputs))
+        return _Resident(denoiser, denoiser.restore(self._read(work.snapshot), spec, *inputs))
 
     def _read(self, handle: Handle) -> Snapshot:
         """A stored snapshot. SnapshotMismatch when it is gone or damaged: the job starts over."""
@@ -117,12 +131,13 @@ class Rank(Member):
         except (NotFound, Damaged) as error:
             raise SnapshotMismatch(error.message) from error
 
-    def _step(self, run: Run) -> Done:
+    def _step(self, resident: _Resident) -> Done:
         """All ranks fail together or not at all, so that no later step waits for one of them."""
         failure: NonFiniteLatents | None = None
+        run = resident.run
         with self._together():
             try:
-                self._loaded.step(run)
+                resident.denoiser.step(run)
             except NonFiniteLatents as error:
                 failure = error
             if self._meshes is not None and vote(failure is not None) and failure is None:
@@ -131,11 +146,16 @@ class Rank(Member):
             raise failure
         return Done(run.step)
 
-    def _snapshot(self, run: Run, key: str) -> Done:
+    def _snapshot(self, resident: _Resident, key: str) -> Done:
+        step = resident.run.step
         if self._rank:
-            return Done(run.step)
-        stored = self._io.run(self._artifacts.put_bytes(key, self._loaded.snapshot(run).to_bytes()))
-        return Done(run.step, Handle(key, "Snapshot", stored.uri, stored.nbytes, sha256=stored.sha256))
+            return Done(step)
+        data = resident.denoiser.snapshot(resident.run).to_bytes()
+        stored = self._io.run(self._artifacts.put_bytes(key, data))
+        return Done(step, Handle(key, "Snapshot", stored.uri, stored.nbytes, sha256=stored.sha256))
 
-    def _finish(self, run: Run, key: str) -> Done:
-        return self._write(run.step, key, self._loaded.finish(run))
+    def _finish(self, resident: _Resident, key: str) -> Done:
+        values: dict[str, Value] = {"latents": resident.denoiser.finish(resident.run)}
+        if "random" in resident.denoiser.ports:
+            values["random"] = RandomState.of(resident.run.generator)
+        return self._write(resident.run.step, key, values)

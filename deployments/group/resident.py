@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field, replace
 
+from cluster.chains import decoded_latents, new_latents
 from cluster.errors import SkyreelsError, StaleEpoch
-from cluster.plans import latent_frames
 from cluster.policy.residents import Candidate
 from cluster.pools import DENOISE
 from cluster.records import Handle, StageWork
@@ -16,8 +16,6 @@ from deployments.group.commands import Done
 from deployments.leases import Revoked
 
 Sink = Callable[[Done], Awaitable[None]]
-
-_PORTS = {DENOISE: "latents", "condition": "condition"}  # what the last command writes; a decode has written it all
 
 
 @dataclass(slots=True, eq=False)
@@ -57,9 +55,9 @@ class Resident:
         return self.result.done()
 
     @property
-    def port(self) -> str:
-        """Where the value goes that rank 0 writes in the end; empty for none."""
-        return _PORTS.get(self.call.work.call.ref.stage, "")
+    def writes(self) -> bool:
+        """Whether rank 0 writes values in the end; a decode may have written all there is."""
+        return self.call.work.call.ref.stage != "decode"
 
     @property
     def saves(self) -> bool:
@@ -72,9 +70,9 @@ class Resident:
         request = self.call.request
         match self.call.work.call.ref.stage:
             case "condition":
-                return len(request.images)
+                return len(request.images) or 1
             case "decode":
-                return latent_frames(request.frames)
+                return decoded_latents(request, self.call.work.call.ref.chunk)
         return request.steps
 
     @property
@@ -87,7 +85,8 @@ class Resident:
         """What decides how long its steps take."""
         request = self.call.request
         stage = self.call.work.call.ref.stage
-        return stage, request.model, request.height, request.width, request.frames, request.guidance > 1
+        frames = new_latents(request, self.call.work.call.ref.chunk)
+        return stage, request.model, request.height, request.width, frames, request.guidance > 1
 
     @property
     def candidate(self) -> Candidate:

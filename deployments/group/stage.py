@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
+from cluster.chains import pieces
 from cluster.config import Config
 from cluster.pools import DENOISE, Pool
 from deployments.call import Call, Result
@@ -12,6 +14,7 @@ from deployments.group.commands import Done
 from deployments.group.controller import Controller
 from deployments.group.ranks import Ranks
 from deployments.group.remote import RayRanks
+from deployments.parts import OUT, collect, store_parts
 from deployments.segments import SegmentRows
 from deployments.telemetry import GroupMetrics
 
@@ -47,9 +50,15 @@ class GroupDecode(GroupStage):
         async def told(done: Done) -> None:
             await rows.add(done.segments)
 
-        await self._controller.run(call, told)
+        handed = await self._controller.run(call, told)
         await rows.finish()
-        video = await final_file(call, rows.files)
+        piece = next((piece for piece in pieces(call.request) if piece.chunk == call.work.call.ref.chunk), None)
+        if piece is None:
+            return handed
+        parts = await collect(call, rows.files, piece.frames)
+        if not call.last:
+            return replace(handed, handles={**handed.handles, OUT: await store_parts(call, parts)})
+        video = await final_file(call, parts)
         return Result({"video": final_handle(video)}, video)
 
 

@@ -6,20 +6,27 @@ has no state to be saved: after a break it starts over, and writes equal segment
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from cluster.config import Config
+from cluster.errors import StageError
 from cluster.pools import Pool
 from cluster.records import StageWork
+from cluster.registry import MODELS
 from components import checkpoints
 from components.image import letterbox
 from components.media.image import read
 from components.vae import Vae
 from components.vae_parallel import share_decode, share_encode
-from components.values import Condition, Latents
+from components.values import Frames, Latents, Value
+from deployments.cut import Cut, cut_of
+from deployments.decoding import made
+from deployments.encoding import prefix_of
 from deployments.group import commands
 from deployments.group.commands import Command, Done
 from deployments.group.member import Member
@@ -34,14 +41,14 @@ class VaeMember(Member):
     def __init__(self, config: Config, pool: Pool, rank: int) -> None:
         """As `Member`."""
         super().__init__(config, pool, rank)
-        self._vae: Vae | None = None
+        self._vaes: dict[str, Vae] = {}  # by model
         self._scratch = Scratch(config.state_path / "scratch")
         self._runs: dict[str, _Encode | _Decode] = {}
 
     def _carry_out(self, command: Command) -> Done:
         match command:
-            case commands.Load(model):
-                self._load(model)
+            case commands.Load(model, instead_of):
+                self._load(model, instead_of)
             case commands.Prepare(job, work, hints):
                 self._runs[job] = self._build(work, hints)
             case commands.Step(job):
@@ -55,29 +62,46 @@ class VaeMember(Member):
                 raise TypeError(f"{job} shares the VAE, where nothing is saved")
         return Done()
 
-    def _load(self, model: str) -> None:
-        self._vae = None  # the old weights go before the new ones come
-        self._empty()
+    def _load(self, model: str, instead_of: str | None) -> None:
+        if instead_of is not None:
+            self._vaes.pop(instead_of, None)  # the old weights go before the new ones come
+            self._empty()
         served = next(served for served in self._config.models if served.name == model)
         vae = Vae.load(checkpoints.resolve(served.checkpoint, served.revision), self._placement)
         share_encode(vae)
         share_decode(vae)
-        self._vae = vae
+        self._vaes[model] = vae
 
     def _build(self, work: StageWork, hints: Hints) -> _Encode | _Decode:
-        if self._vae is None:
-            raise RuntimeError("no model is loaded")
         request = work.request
+        vae = self._vaes.get(request.model)
+        if vae is None:
+            raise RuntimeError(f"{request.model} is not loaded")
         if work.call.ref.stage == "condition":
-            files = [self._io.run(self._artifacts.get_bytes(image.uri, image.sha256)) for image in request.images]
-            images = [read(data, max_pixels=self._config.media.max_image_pixels) for data in files]
-            return _Encode(self._vae, [letterbox(image, request.height, request.width) for image in images])
+            return self._encode(vae, work, hints)
         latents = self._open(work.inputs["latents"], hints, Latents)
         if self._rank:
-            return _Decode(self._vae.decode_float(latents))
-        stored = _Stored()
-        writer = SegmentWriter(work, self._artifacts, stored, self._scratch.path)
-        return _DecodeAndWrite(self._vae.decode(latents), writer, stored)
+            return _Decode(vae.decode_float(latents))
+        stored, cut = _Stored(), cut_of(work)
+        writer = None
+        if cut.piece is not None:
+            writer = SegmentWriter(work, cut.piece, self._artifacts, stored, self._scratch.path)
+        return _DecodeAndWrite(made(vae, request, latents, None), cut, writer, stored)
+
+    def _encode(self, vae: Vae, work: StageWork, hints: Hints) -> _Encode:
+        request, max_pixels = work.request, self._config.media.max_image_pixels
+        if MODELS[request.model].graph in {"extend", "shot"}:
+            tail = self._open(work.inputs["tail"], hints, Frames) if "tail" in work.inputs else self._source(work)
+            return _Encode([lambda: vae.encode_prefix(tail.frames_FYXC)])
+        files = [self._io.run(self._artifacts.get_bytes(image.uri, image.sha256)) for image in request.images]
+        images = [letterbox(read(data, max_pixels=max_pixels), request.height, request.width) for data in files]
+        return _Encode([partial(vae.encode_references, image[None]) for image in images])
+
+    def _source(self, work: StageWork) -> Frames:
+        if work.request.video is None:
+            raise StageError("The job has no video.", retryable=False)
+        with self._io.run(self._artifacts.open_input(work.request.video.uri)) as file:
+            return prefix_of(work.request, file, self._config.media)
 
     def _step(self, run: _Encode | _Decode) -> Done:
         with self._together():
@@ -88,28 +112,29 @@ class VaeMember(Member):
 
     def _finish(self, run: _Encode | _Decode, key: str) -> Done:
         if isinstance(run, _Encode):
-            return self._write(run.step, key, run.condition)
+            return self._write(run.step, key, {"condition": run.condition})
         self._io.run(run.finish())
-        return Done(run.step, segments=run.segments())
+        return replace(self._write(run.step, key, run.handed), segments=run.segments())
 
 
 class _Encode:
-    """Reference images, one a step."""
+    """Conditions, one a step."""
 
-    def __init__(self, vae: Vae, images_CYX: Sequence[torch.Tensor]) -> None:
+    def __init__(self, encodes: Sequence[Callable[[], Value]]) -> None:
         self.step = 0
-        self._vae = vae
-        self._images_CYX = images_CYX
-        self._parts: list[Condition] = []
+        self._encodes = encodes
+        self._parts: list[Value] = []
 
     def compute(self) -> None:
-        self._parts.append(self._vae.encode_references(self._images_CYX[self.step][None]))
+        self._parts.append(self._encodes[self.step]())
 
     @property
-    def condition(self) -> Condition:
-        return Condition(
-            torch.cat([part.mean_KCHW for part in self._parts]), torch.cat([part.logvar_KCHW for part in self._parts])
-        )
+    def condition(self) -> Value:
+        """All of them as one."""
+        if len(self._parts) == 1:
+            return self._parts[0]
+        rows = [part.tensors() for part in self._parts]
+        return type(self._parts[0]).from_tensors({name: torch.cat([row[name] for row in rows]) for name in rows[0]})
 
     async def store(self) -> None:
         """The condition is written as a whole."""
@@ -132,6 +157,11 @@ class _Decode:
     def compute(self) -> None:
         self._chunk = next(self._chunks)
 
+    @property
+    def handed(self) -> Mapping[str, Value]:
+        """What the next chunk gets of the frames, by port."""
+        return {}
+
     async def store(self) -> None:
         self._chunk = None
 
@@ -146,21 +176,30 @@ class _Decode:
 
 
 class _DecodeAndWrite(_Decode):
-    """The same on rank 0, whose pixels go straight into the encoder."""
+    """The same on rank 0, whose pixels go straight into the encoder, or are handed on."""
 
-    def __init__(self, chunks: Iterator[Any], writer: SegmentWriter, stored: _Stored) -> None:
+    def __init__(self, chunks: Iterator[Any], cut: Cut, writer: SegmentWriter | None, stored: _Stored) -> None:
         super().__init__(chunks)
+        self._cut = cut
         self._writer = writer
         self._stored = stored
 
+    @property
+    def handed(self) -> Mapping[str, Value]:
+        return self._cut.handed()
+
     async def store(self) -> None:
-        await self._writer.write(self._chunk)
+        kept = self._cut.pass_on(self._chunk)
+        if self._writer is not None and len(kept):
+            await self._writer.write(kept)
 
     async def finish(self) -> None:
-        await self._writer.finish()
+        if self._writer is not None:
+            await self._writer.finish()
 
     async def close(self) -> None:
-        await self._writer.close()
+        if self._writer is not None:
+            await self._writer.close()
 
     def segments(self) -> tuple[Written, ...]:
         return self._stored.take()

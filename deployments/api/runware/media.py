@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from cluster.errors import MediaRejected
@@ -44,6 +44,11 @@ def media(task: VideoInference) -> list[Medium]:
     for index, video in enumerate(task.inputs.referenceVideos or ()):
         found.append(Medium(_reference(video.video, f"{VIDEOS}[{index}].video"), "video"))
     return found
+
+
+def given(task: VideoInference) -> list[Reference]:
+    """All media of a task that becomes a job, each with its kind. InvalidRequest."""
+    return [replace(medium.reference, kind=medium.kind) for medium in media(task)]
 
 
 def check_medium(model: Known, medium: Medium, info: FileInfo) -> None:

@@ -20,7 +20,7 @@ from deployments.api import errors
 from deployments.api.bodies import body_schema, check_texts, problems, read_json
 from deployments.api.links import Links, links_of
 from deployments.api.runware import rules, views
-from deployments.api.runware.media import check_medium, images, media
+from deployments.api.runware.media import check_medium, given, media
 from deployments.api.runware.schemas import Answer, GetResponse, Refusal, VideoInference
 from deployments.api.services import Served, Services, Tenant
 
@@ -133,7 +133,7 @@ async def _queue(task: VideoInference, services: Services, tenant: str) -> Job:
     job = await _earlier(task, services, tenant)
     if job is None:
         try:
-            job = await services.intake.accept(model, draft, images(task), tenant)
+            job = await services.intake.accept(model, draft, given(task), tenant)
             await services.wake()
         except Conflict as error:  # another call was faster, or the earlier job is deleted
             job = await _earlier(task, services, tenant)
@@ -164,6 +164,8 @@ def _draft(task: VideoInference) -> Draft:
     return Draft(
         prompt=task.positivePrompt,
         images=sum(len(group.images) for group in task.inputs.referenceImages or ()),
+        videos=len(task.inputs.referenceVideos or ()),
+        voices=sum(group.audio is not None for group in task.inputs.referenceImages or ()),
         duration_s=None if task.duration is None else int(task.duration),
         size=rules.size(task),
         resolution=rules.family(task),

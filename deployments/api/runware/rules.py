@@ -69,7 +69,7 @@ def _check_prompt(task: VideoInference) -> None:
 
 def _check_duration(model: Known, task: VideoInference) -> None:
     limits = model.limits
-    if task.duration is None:
+    if task.duration is None or limits.timed_by_audio:  # which says later that it takes none
         return
     if not limits.min_duration_s <= task.duration <= limits.max_duration_s:
         raise InvalidRequest(
@@ -178,7 +178,10 @@ def _check_videos(model: Known, task: VideoInference) -> None:
         raise InvalidRequest(f"{model.name} takes no reference video.", param=VIDEOS)
     if videos and task.inputs.referenceImages:
         raise InvalidRequest("Reference images cannot be combined with reference videos.", param=VIDEOS)
-    for item in videos:
+    for index, item in enumerate(videos):
+        if limits.min_videos and item.type != "extend":
+            param = f"{VIDEOS}[{index}].type"
+            raise InvalidRequest(f"{param} must be extend for {model.name}; got {item.type!r}.", param=param)
         if item.type == "reference" and task.settings.audio:
             raise InvalidRequest(
                 "A reference video of type reference brings its own sound; leave settings.audio out.",

@@ -72,7 +72,9 @@ class ReferenceImages(_Part):
     type: Literal["grid", "image"]
     images: list[str] = Field(min_length=1, max_length=5, description=IMAGE)
     tag: Tag
-    audio: str | None = Field(default=None, description="Voice: a URL or the id of an uploaded file, at most 15 s.")
+    audio: str | None = Field(
+        default=None, description="Voice: a URL or the id of an uploaded file; its longest is the model's."
+    )
 
 
 class FrameImage(_Part):
@@ -87,7 +89,7 @@ class ReferenceVideo(_Part):
 
     type: Literal["reference", "extend"]
     tag: Tag
-    video: str = Field(description="A URL or the id of an uploaded file, at most 15 s, at least 1,866,240 pixels.")
+    video: str = Field(description="A URL or the id of an uploaded file; length and size are the model's.")
 
 
 class Inputs(_Part):

@@ -21,7 +21,15 @@ from deployments.api.idempotency import IdempotencyKey, Idempotent
 from deployments.api.links import WAVESPEED_ROOT, links_of
 from deployments.api.services import Served, Services, Tenant
 from deployments.api.sources import Reference, parse_source, references
-from deployments.api.wavespeed.schemas import Envelope, ImageToVideo, ReferenceToVideo, Refusal
+from deployments.api.wavespeed.schemas import (
+    Envelope,
+    ExtendVideo,
+    ImageToVideo,
+    ReferenceToVideo,
+    Refusal,
+    SwitchShot,
+    TalkingAvatar,
+)
 from deployments.api.wavespeed.views import prediction
 
 Webhook = Annotated[str | None, Query(description="http(s) URL that is called when the task has ended.")]
@@ -37,7 +45,7 @@ router = APIRouter(prefix=WAVESPEED_ROOT, tags=["wavespeed"], responses=ERRORS)
 class Task:
     """What a page of WaveSpeed's reference documents: the parameters, and how they become a draft."""
 
-    body: type[ReferenceToVideo | ImageToVideo]
+    body: type[ReferenceToVideo | ImageToVideo | ExtendVideo | TalkingAvatar]
     read: Callable[[Any], tuple[Draft, tuple[Reference, ...]]]
 
 
@@ -57,8 +65,37 @@ def _image_to_video(body: ImageToVideo) -> tuple[Draft, tuple[Reference, ...]]:
     return draft, (Reference(parse_source(body.image, param="image"), "image"),)
 
 
+def _extension(body: ExtendVideo) -> tuple[Draft, tuple[Reference, ...]]:
+    draft = Draft(
+        prompt=body.prompt,
+        images=0,
+        videos=1,
+        duration_s=body.duration,
+        resolution=body.resolution,
+        seed=body.seed,
+    )
+    return draft, (Reference(parse_source(body.video, param="video"), "video", "video"),)
+
+
+def _talking_avatar(body: TalkingAvatar) -> tuple[Draft, tuple[Reference, ...]]:
+    voices = [body.audio] if isinstance(body.audio, str) else body.audio
+    draft = Draft(
+        prompt=body.prompt,
+        images=1,
+        voices=len(voices),
+        masks=len(body.masks),
+        resolution=body.resolution,
+        seed=body.seed,
+    )
+    portrait = Reference(parse_source(body.image, param="image"), "image")
+    return draft, (portrait, *references(voices, "audio", "audio"), *references(body.masks, "masks", "mask"))
+
+
 TASKS: Mapping[str, Task] = {
     "skyreels-v3-r2v": Task(ReferenceToVideo, _reference_to_video),
+    "skyreels-v3-extend": Task(ExtendVideo, _extension),
+    "skyreels-v3-shot": Task(SwitchShot, _extension),
+    "skyreels-v3-avatar": Task(TalkingAvatar, _talking_avatar),
     "skyreels-v1-i2v": Task(ImageToVideo, _image_to_video),
 }
 

@@ -43,6 +43,34 @@ class ImageToVideo(_Task):
     aspect_ratio: Aspect = "16:9"
 
 
+class ExtendVideo(_Task):
+    """SkyReels V3 single-shot extension."""
+
+    prompt: str = Field(description="What happens next.")
+    video: str = Field(description="The video to continue: a URL, a data URI, base64 or the id of an uploaded file.")
+    duration: int = Field(default=5, description="Whole seconds, 5 to 30 (tiny checkpoints: from 1).")
+    resolution: str | None = Field(default=None, description='"480P", "540P" or "720P".')
+    seed: Annotated[int, Field(ge=-1, le=2147483647)] | None = Field(default=None, description="−1 = random.")
+
+
+class SwitchShot(ExtendVideo):
+    """SkyReels V3 shot-switching extension."""
+
+    prompt: str = Field(description="The next shot, perhaps behind the kind of cut.")
+    duration: int = Field(default=5, description="Whole seconds, 2 to 5.")
+
+
+class TalkingAvatar(_Task):
+    """SkyReels V3 talking avatar."""
+
+    prompt: str = Field(description="Who speaks, and how.")
+    image: str = Field(description="The portrait: a URL, a data URI, base64 or the id of an uploaded file.")
+    audio: str | list[str] = Field(description="The voice, or one for each of two speakers; sets the length.")
+    masks: list[str] = Field(default=[], description="Where each of two speakers is, as images of the portrait's size.")
+    resolution: str | None = Field(default=None, description='"480P", "540P" or "720P".')
+    seed: Annotated[int, Field(ge=-1, le=2147483647)] | None = Field(default=None, description="−1 = random.")
+
+
 class Urls(BaseModel):
     """Related endpoints."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cluster.canonical import MAX_SEED, Draft, canonical, check, sizes, word
+from cluster.canonical import MAX_SEED, Draft, Given, canonical, check, sizes, word
 from cluster.errors import InvalidRequest
 from cluster.plans import floor16
 from cluster.records import Container, Delivery, Dialect, Media, Output
@@ -57,7 +57,7 @@ def test_what_is_at_a_limit_is_accepted(fields: dict[str, Any]) -> None:
         ({"duration_s": 11}, "seconds", "got 11"),
         ({"n": 0}, "n", "n must be 1 to 4 for skyreels-v3-r2v; got 0"),
         ({"n": 5}, "n", "n must be 1 to 4"),
-        ({"aspect_ratio": "4:3"}, "aspect_ratio", "must be one of 16:9, 9:16, 1:1; got '4:3'"),
+        ({"aspect_ratio": "21:9"}, "aspect_ratio", "must be one of 16:9, 9:16, 1:1, 4:3, 3:4; got '21:9'"),
         ({"resolution": "720p"}, "resolution", "must be one of 480P, 540P, 720P"),
         ({"resolution": "64P"}, "resolution", "must be one of 480P, 540P, 720P"),
         ({"seed": -2}, "seed", "-1 (random) or 0 to"),
@@ -126,17 +126,17 @@ def test_sizes_are_whole_tokens_of_the_smallest_family_that_has_them() -> None:
 def test_the_size_is_the_callers_or_by_the_first_image(
     fields: dict[str, Any], first: Media, expected: tuple[int, int, str]
 ) -> None:
-    request = canonical(R2V, draft(images=2, **fields), (first, media(1, 100)), ttl_s=DAY_S)
+    request = canonical(R2V, draft(images=2, **fields), Given((first, media(1, 100))), ttl_s=DAY_S)
     assert (request.height, request.width, request.resolution) == expected
 
 
 def test_an_image_without_size_cannot_choose_it() -> None:
     with pytest.raises(InvalidRequest, match="no size"):
-        canonical(R2V, draft(), (media(None, None),), ttl_s=DAY_S)
+        canonical(R2V, draft(), Given((media(None, None),)), ttl_s=DAY_S)
 
 
 def test_defaults_are_resolved_and_the_rest_is_carried() -> None:
-    request = canonical(R2V, draft(), (media(32, 18),), ttl_s=DAY_S)
+    request = canonical(R2V, draft(), Given((media(32, 18),)), ttl_s=DAY_S)
     assert (request.model, request.duration_s, request.frames, request.fps) == ("skyreels-v3-r2v", 5, 121, 24)
     assert (request.steps, request.n, request.priority, request.deadline_s) == (8, 1, 0, None)
     assert request.delivery.ttl_s == DAY_S
@@ -148,7 +148,7 @@ def test_defaults_are_resolved_and_the_rest_is_carried() -> None:
         output=Output(Container.WEBM, 40),
         delivery=delivery(Dialect.RUNWARE, webhook_url="https://w", task_id="t", include_cost=True),
     )
-    request = canonical(R2V, asked, (media(32, 18),), ttl_s=DAY_S)
+    request = canonical(R2V, asked, Given((media(32, 18),)), ttl_s=DAY_S)
     assert (request.seed, request.n, request.priority, request.deadline_s) == (9, 3, -2, 60.0)
     assert request.output == asked.output
     assert request.delivery == replace(asked.delivery, ttl_s=DAY_S)
@@ -156,12 +156,12 @@ def test_defaults_are_resolved_and_the_rest_is_carried() -> None:
 
 def test_results_are_kept_for_less_when_the_caller_says_so() -> None:
     for asked, kept in ((60.0, 60.0), (2 * DAY_S, DAY_S)):
-        request = canonical(R2V, draft(delivery=delivery(ttl_s=asked)), (media(32, 18),), ttl_s=DAY_S)
+        request = canonical(R2V, draft(delivery=delivery(ttl_s=asked)), Given((media(32, 18),)), ttl_s=DAY_S)
         assert request.delivery.ttl_s == kept
 
 
 def test_random_seeds_are_drawn_in_range_and_differ() -> None:
-    drawn = [canonical(R2V, draft(seed=seed), (media(1, 1),), ttl_s=DAY_S).seed for seed in (None, -1) * 4]
+    drawn = [canonical(R2V, draft(seed=seed), Given((media(1, 1),)), ttl_s=DAY_S).seed for seed in (None, -1) * 4]
     assert all(0 <= seed <= MAX_SEED for seed in drawn)
     assert len(set(drawn)) > 1
-    assert canonical(R2V, draft(seed=0), (media(1, 1),), ttl_s=DAY_S).seed == 0
+    assert canonical(R2V, draft(seed=0), Given((media(1, 1),)), ttl_s=DAY_S).seed == 0

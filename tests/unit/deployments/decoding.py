@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from cluster.config import parse
-from cluster.graphs import r2v_graph
 from cluster.records import Artifact, SegmentFile, StageWork
 from cluster.store import open_store
 from cluster.store.base import JobStore
+from cluster.wiring import r2v_graph
 from components.device import Placement
 from components.tiny import write_r2v
 from components.values import Latents

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from cluster.config import profile
-from cluster.graphs import r2v_graph
 from cluster.pools import Pool
 from cluster.serve_config import serve_config
 from cluster.store import open_store
+from cluster.wiring import r2v_graph
 from deployments.autoscaler import STALE_PERIODS, StagePolicy, WorkloadReader
 from deployments.telemetry import logger
 from tests.unit.cluster.makers import request, worker

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.graphs import Source, StageGraph, StageNode, r2v_graph
+from cluster.graphs import Source, StageGraph, StageNode
 from cluster.records import StageRef
+from cluster.wiring import r2v_graph
 from deployments.hints import HintTable
 
 TEXT, CONDITION, DENOISE, DECODE = (StageRef("job", name) for name in ("text", "condition", "denoise", "decode"))

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from cluster.config import profile
-from cluster.graphs import r2v_graph
 from cluster.pools import STAGES
 from cluster.records import StageCall, decode
 from cluster.store import open_store
+from cluster.wiring import r2v_graph
 from deployments.hints import Ack
 from deployments.scheduler import Scheduler
 from tests.unit.cluster.makers import request, worker

@@ -91,7 +91,7 @@ async def test_the_file_is_a_stream_copy_of_the_stored_segments(decoding: Decodi
     assert all((a == b).all() for a, b in zip(whole, pictures(init + b"".join(stored)), strict=True))
     folder = f"outputs/preview/0-{room.work.call.epoch}"
     assert {name for name in files(decoding) if name.startswith("outputs/preview")} == {
-        f"{folder}/{name}" for name in (*NAMES, "film.json")
+        f"{folder}/{name}" for name in NAMES
     }
 
 

@@ -31,7 +31,7 @@ def ready(
 ) -> ReadyStage:
     due: datetime | None = None if due_s is None else NOW + timedelta(seconds=due_s)
     created = NOW - timedelta(seconds=age_s)
-    return ReadyStage(StageRef(job, stage), "m", 1, tenant, priority, due, created, created, begun)
+    return ReadyStage(StageRef(job, stage), "m", "g", 1, tenant, priority, due, created, created, begun)
 
 
 def state(items: list[ReadyStage], slots: dict[str, int], busy: dict[str, int] | None = None) -> ClusterState:

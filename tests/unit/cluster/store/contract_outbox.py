@@ -10,9 +10,9 @@ import pytest
 
 from cluster.deliveries import Outcome, Parcel, ParcelKind, ParcelState
 from cluster.errors import Conflict, NotFound
-from cluster.graphs import r2v_graph
 from cluster.records import Delivery, Dialect, Failure, JobState, Request
 from cluster.store.base import JobStore
+from cluster.wiring import r2v_graph
 from tests.unit.cluster.makers import ARTIFACT, request
 from tests.unit.cluster.store.play import TENANT, Play, outputs
 

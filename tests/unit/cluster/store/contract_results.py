@@ -9,7 +9,6 @@ from datetime import timedelta
 import pytest
 
 from cluster.errors import StaleEpoch
-from cluster.graphs import r2v_graph
 from cluster.records import (
     Artifact,
     Beat,
@@ -22,6 +21,7 @@ from cluster.records import (
     StageState,
     Verdict,
 )
+from cluster.wiring import r2v_graph
 from tests.unit.cluster.makers import ARTIFACT, handle, request, worker
 from tests.unit.cluster.store.contract_segments import segment
 from tests.unit.cluster.store.play import LEASE_S, R2V, TENANT, Play

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.graphs import StageGraph, r2v_graph
+from cluster.graphs import StageGraph
 from cluster.records import Event, Job, Request, StageCall, StageRef, StageState, StageWork
 from cluster.store.base import JobStore, Leadership
+from cluster.wiring import r2v_graph
 from tests.unit.cluster.makers import ARTIFACT, REQUEST, handle
 
 ROOT = Path(__file__).parents[4]

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from cluster.errors import Conflict, StaleEpoch
-from cluster.graphs import NodeKey, StageGraph, r2v_graph
+from cluster.graphs import NodeKey, StageGraph
 from cluster.records import Beat, Failure, JobState, StageCall, StageRef, StageState, Verdict, transition
 from cluster.store.clients import new_stages
 from cluster.store.lifecycle import Lifecycle
 from cluster.store.rows import JobRow
+from cluster.wiring import r2v_graph
 from tests.unit.cluster.makers import ARTIFACT, EPOCH, handle
 from tests.unit.cluster.store.play import PORTS
 

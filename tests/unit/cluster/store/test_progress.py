@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from cluster.graphs import r2v_graph
 from cluster.records import Beat, StageCall, StageRef
 from cluster.store.clients import new_stages
 from cluster.store.lifecycle import Lifecycle
 from cluster.store.rows import JobRow
+from cluster.wiring import r2v_graph
 from tests.unit.cluster.makers import EPOCH
 
 

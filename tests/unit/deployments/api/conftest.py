@@ -49,10 +49,12 @@ class Edge:
 
 
 @asynccontextmanager
-async def open_edge(folder: Path, allow_hosts: Sequence[str] = (), more: str = "") -> AsyncIterator[Edge]:
-    """The application over stores in `folder`; `more` is added to its configuration."""
+async def open_edge(
+    folder: Path, allow_hosts: Sequence[str] = (), more: str = "", config: Config | None = None
+) -> AsyncIterator[Edge]:
+    """The application over stores in `folder`; `more` is added to its configuration, unless another is given."""
     text = PROFILE.format(state=folder / "state", allow=json.dumps(list(allow_hosts)))
-    config = parse(text + more, "test")
+    config = config or parse(text + more, "test")
     store = open_store(config.store_url)
     await store.open()
     artifacts = ArtifactStore(config.artifacts_root)

@@ -14,8 +14,8 @@ import av
 import pytest
 import uvicorn
 
-from cluster.graphs import r2v_graph
 from cluster.records import Artifact, Failure, SegmentFile, StageCall
+from cluster.wiring import r2v_graph
 from components.media.segments import Segment, SegmentEncoder
 from deployments.artifacts import job_key
 from deployments.sweeper import Sweeper

@@ -143,7 +143,7 @@ async def test_sizes(edge: Edge, fields: dict[str, Any], size: str) -> None:
         ({"input_reference": {"image_url": "AAAA"}, "images": None}, 400, "input_reference: "),
         ({"images": ["5b1a9f3e-8c1d-4c0e-9a53-2f2c1e7d9b10"]}, 400, "images[0]: File 'file-5b1a9f3e"),
         ({"images": ["http://does-not-exist.invalid/a.png"]}, 400, "URL"),
-        ({"aspect_ratio": "21:9"}, 400, "aspect_ratio must be one of 16:9, 9:16, 1:1"),
+        ({"aspect_ratio": "21:9"}, 400, "aspect_ratio must be one of 16:9, 9:16, 1:1, 4:3, 3:4"),
         ({"resolution": "1080P"}, 400, "resolution must be one of 64P, 480P, 540P, 720P"),
         ({"size": "1281x720"}, 400, "1281x720 is not offered"),
         ({"size": "big"}, 400, "1280x720"),

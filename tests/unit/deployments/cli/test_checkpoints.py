@@ -9,7 +9,7 @@ def run(*words):
 
 def test_a_written_checkpoint_verifies_and_a_broken_one_does_not(tmp_path):
     folder = tmp_path / "x"
-    assert run("write-tiny", folder, "--model", "extension").exit_code == 0
+    assert run("write-tiny", folder, "--model", "skyreels-v3-extend").exit_code == 0
     good = run("verify", folder)
     assert good.exit_code == 0
     assert "video extension" in good.output

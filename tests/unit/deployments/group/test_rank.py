@@ -55,8 +55,7 @@ class Numbered:
         return outcome
 
     async def latents(self, done: Done) -> torch.Tensor:
-        assert done.handle is not None
-        return await self.works.latents(Result({"latents": done.handle}))
+        return await self.works.latents(Result(done.handles))
 
     async def admit(self, job: str, call: Call) -> None:
         await self.done(commands.Prepare(job, call.work))

@@ -96,8 +96,8 @@ async def test_references_are_encoded_as_in_one_process(world: World, place: Con
     asked = request(height=64, width=112, images=tuple(images))
     first, second = world.run(vae_members.work, place, stage_work("condition", "encode", asked), 2)
     assert all(isinstance(outcome, Done) for outcome in (*first, *second)), (first, second)
-    handle = first[-2].handle
-    assert second[-2].handle is None
+    handle = first[-2].handles["condition"]
+    assert not second[-2].handles
     condition = await DurableTransport(store, cache_nbytes=0).get(handle)
     assert isinstance(condition, Condition)
     boxes = torch.stack([letterbox(read(data, max_pixels=10**6), 64, 112) for data in files])

@@ -1,0 +1,184 @@
+"""The graphs of the served models: what is wired to what, for so many chunks.
+
+A *roll* or *window* denoises a chunk, decodes it, and hands its last frames to the next. Every chunk's decode adds its
+stored segments to a list (`part`) that the last one makes the file of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import lru_cache
+
+from cluster.chains import source_frames
+from cluster.graphs import Source, StageGraph, StageNode, unroll
+from cluster.plans import extension_rolls
+from cluster.records import Request
+from cluster.registry import Model
+from cluster.windows import windows
+
+_TEXT, _CONDITION, _DENOISE, _DECODE = 0.02, 0.03, 0.80, 0.15  # rough shares of a job's time
+_WITH_SOURCE = "+source"
+
+
+def _node(stage: str, chunk: int, weight: float, inputs: Mapping[str, tuple[str, Source]], **outputs: str) -> StageNode:
+    """`inputs` by port: the value's type and where it comes from."""
+    return StageNode(
+        stage,
+        chunk,
+        outputs=outputs,
+        inputs={port: source for port, (_, source) in inputs.items()},
+        accepts={port: kind for port, (kind, _) in inputs.items()},
+        weight=weight,
+        seeded=stage in {"denoise", "source"},
+    )
+
+
+def _text(*ports: str) -> StageNode:
+    return _node("text", 0, _TEXT, {}, **dict.fromkeys(ports, "TextContext"))
+
+
+def _single(name: str, condition: str) -> StageGraph:
+    """One chunk: text and condition encode side by side, then each result is denoised and decoded."""
+    context = {"context": ("TextContext", Source("text", 0, "context"))}
+    nodes = (
+        _text("context"),
+        _node("condition", 0, _CONDITION, {}, condition=condition),
+        _node(
+            "denoise",
+            0,
+            _DENOISE,
+            context | {"condition": (condition, Source("condition", 0, "condition"))},
+            latents="Latents",
+        ),
+        _node("decode", 0, _DECODE, {"latents": ("Latents", Source("denoise", 0, "latents"))}, video="Artifact"),
+    )
+    return StageGraph(name, nodes, Source("decode", 0, "video"))
+
+
+def _decode(chunk: int, last: bool, weight: float, before: Source | None, tail: str) -> StageNode:
+    """A chunk's decode: behind the parts of the chunks before it, and handing on unless it is the last."""
+    inputs = {"latents": ("Latents", Source("denoise", chunk, "latents"))}
+    if before is not None:
+        inputs["before"] = ("Part", before)
+    outputs = {"video": "Artifact"} if last else {"part": "Part", "tail": tail}
+    return _node("decode", chunk, weight, inputs, **outputs)
+
+
+def extend_graph(count: int, with_source: bool = False) -> StageGraph:
+    """Rolls 1 … count; chunk 0 is the source, where it comes first in the file."""
+    return StageGraph(
+        f"extend/{count}{_WITH_SOURCE if with_source else ''}",
+        tuple(_rolls(count, with_source)),
+        Source("decode", count, "video"),
+    )
+
+
+def _rolls(count: int, with_source: bool) -> Iterator[StageNode]:
+    yield _text("context")
+    if with_source:
+        yield _node("source", 0, _TEXT, {}, part="Part")
+    for roll in range(1, count + 1):
+        tail = {} if roll == 1 else {"tail": ("Frames", Source("decode", roll - 1, "tail"))}
+        yield _node("condition", roll, _CONDITION / count, tail, condition="PrefixCondition")
+        yield _node(
+            "denoise",
+            roll,
+            _DENOISE / count,
+            {
+                "context": ("TextContext", Source("text", 0, "context")),
+                "condition": ("PrefixCondition", Source("condition", roll, "condition")),
+            },
+            latents="Latents",
+        )
+        before = Source("decode", roll - 1, "part") if roll > 1 else Source("source", 0, "part")
+        known = roll > 1 or with_source
+        yield _decode(roll, roll == count, _DECODE / count, before if known else None, "Frames")
+
+
+def avatar_graph(count: int) -> StageGraph:
+    """Chunk 0 is the key-frame pass; windows 1 … count, none where the first pass is all."""
+    return StageGraph(f"avatar/{count}", tuple(_windows(count)), Source("decode", count, "video"))
+
+
+def _windows(count: int) -> Iterator[StageNode]:
+    share = 1 / (count + 1)
+    yield _text("context", "connection")
+    yield _node("audio", 0, _TEXT, {}, audio="AudioFeatures")
+    for window in range(count + 1):
+        tail = {"tail": ("Pixels", Source("decode", window - 1, "tail"))} if window > 1 else {}
+        key = {"key": ("Pixels", Source("decode", 0, f"key{window}"))} if window else {}
+        if window != 1:  # the first window begins with the portrait, as the pass before it
+            yield _node("vision", window, _TEXT * share, tail, image="ImageTokens")
+        sound = {"audio": ("AudioFeatures", Source("audio", 0, "audio"))}
+        known = {"condition": "KnownFrames", "audio": "AudioWindow"} | ({} if window else {"regions": "Regions"})
+        yield _node("condition", window, _CONDITION * share, tail | key | sound, **known)
+        inputs = {
+            "context": ("TextContext", Source("text", 0, "connection" if window else "context")),
+            "audio": ("AudioWindow", Source("condition", window, "audio")),
+            "image": ("ImageTokens", Source("vision", 0 if window == 1 else window, "image")),
+            "condition": ("KnownFrames", Source("condition", window, "condition")),
+            "regions": ("Regions", Source("condition", 0, "regions")),
+        }
+        if window:
+            inputs["random"] = ("RandomState", Source("denoise", window - 1, "random"))
+        yield _node("denoise", window, _DENOISE * share, inputs, latents="Latents", random="RandomState")
+        if count and not window:
+            keys = {f"key{number}": "Pixels" for number in range(1, count + 1)}
+            latents = {"latents": ("Latents", Source("denoise", 0, "latents"))}
+            yield _node("decode", 0, _DECODE * share, latents, **keys)
+        else:
+            before = Source("decode", window - 1, "part") if window > 1 else None
+            yield _decode(window, window == count, _DECODE * share, before, "Pixels")
+
+
+KINDS: Mapping[str, Callable[[int, bool], StageGraph]] = {
+    "r2v": lambda count, source: _single("r2v", "Condition"),
+    "shot": lambda count, source: _single("shot", "PrefixCondition"),
+    "extend": extend_graph,
+    "avatar": lambda count, source: avatar_graph(count),
+}
+_FORMS: Mapping[str, StageGraph] = {  # of every kind, one that has all its stages and hand-overs
+    "r2v": _single("r2v", "Condition"),
+    "shot": _single("shot", "PrefixCondition"),
+    "extend": extend_graph(2, with_source=True),
+    "avatar": avatar_graph(2),
+}
+STAGES: Mapping[str, frozenset[str]] = {kind: form.stages for kind, form in _FORMS.items()}
+
+
+def feeds(kinds: Collection[str]) -> tuple[tuple[str, str], ...]:
+    """Which stages of these kinds of graphs read which, as (source, reader); without what one chunk hands to the next,
+    which would make a circle.
+    """
+    edges = {
+        (source.stage, node.stage)
+        for kind in kinds
+        for node in _FORMS[kind].nodes
+        for source in node.inputs.values()
+        if source.chunk == node.chunk and source.stage != node.stage
+    }
+    return tuple(sorted(edges))
+
+
+def graph_name(model: Model, request: Request) -> str:
+    """How the graph of a request is called."""
+    match model.graph:
+        case "extend":
+            suffix = _WITH_SOURCE if source_frames(request) else ""
+            return f"extend/{len(extension_rolls(request.duration_s))}{suffix}"
+        case "avatar":
+            return f"avatar/{len(windows(request.frames)) - 1}"
+    return model.graph
+
+
+@lru_cache(maxsize=256)
+def graph(name: str, results: int) -> StageGraph:
+    """The named graph of a job with this many results. KeyError for a name that `graph_name` does not give."""
+    kind, _, form = name.partition("/")
+    count = form.removesuffix(_WITH_SOURCE)
+    return unroll(KINDS[kind](int(count or 0), form.endswith(_WITH_SOURCE)), results)
+
+
+def r2v_graph(results: int = 1) -> StageGraph:
+    """Reference-to-video."""
+    return graph("r2v", results)

@@ -1,0 +1,114 @@
+"""Chained jobs from the door to the file, without Ray."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.media.mux import probe_video
+from tests.unit.deployments.line import Line, checkpoints, film, moving, open_line, pictures, portrait, speech
+
+MODELS = ("skyreels-v3-r2v", "skyreels-v3-extend", "skyreels-v3-shot", "skyreels-v3-avatar")
+
+
+def uri(data: bytes, media_type: str = "video/mp4") -> str:
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return checkpoints(tmp_path_factory.mktemp("checkpoints"), MODELS)
+
+
+@pytest.fixture
+async def line(tmp_path: Path, models: str) -> AsyncIterator[Line]:
+    async with open_line(tmp_path, models) as line:
+        yield line
+
+
+SOURCE = uri(film(moving(30)))
+
+
+async def test_an_extension_is_a_chain_of_rolls_in_one_file(line: Line) -> None:
+    job = await line.submit(model="skyreels-v3-extend", prompt="it rolls on", video=SOURCE, seconds=6)
+    assert (job["frames"], job["size"]) == (132 + 36, "112x64")
+    job = await line.finish(job["id"])
+    data = await line.content(job["id"])
+    assert probe_video(data).frames == 168
+    assert [ref.chunk for ref in line.done if ref.stage == "decode"] == [1, 2]
+
+
+async def test_a_stitched_extension_begins_with_its_source(line: Line) -> None:
+    fields = {"model": "skyreels-v3-extend", "prompt": "on", "video": SOURCE, "seconds": 1}
+    new = await line.finish((await line.submit(**fields))["id"])
+    both = await line.finish((await line.submit(**fields, include_source=True))["id"])
+    assert (new["frames"], both["frames"]) == (36, 66)
+    alone, stitched = [pictures(await line.content(job["id"])) for job in (new, both)]
+    assert np.abs(stitched[:30].astype(int) - moving(30)).mean() < 12
+    assert np.abs(stitched[30:].astype(int) - alone).mean() < 3
+
+
+async def test_a_shot_stands_alone(line: Line) -> None:
+    job = await line.submit(model="skyreels-v3-shot", prompt="[ZOOM_IN_CUT] its face", video=SOURCE, seconds=2)
+    job = await line.finish(job["id"])
+    assert pictures(await line.content(job["id"])).shape == (49, 64, 112, 3)
+
+
+async def test_a_talking_avatar_is_a_chain_of_windows_with_its_sound(line: Line) -> None:
+    sound = speech(3.5)  # 88 frames: two windows behind the key-frame pass
+    job = await line.submit(
+        model="skyreels-v3-avatar",
+        prompt="she speaks calmly",
+        images=[uri(portrait(), "image/png")],
+        audio=uri(sound, "audio/wav"),
+    )
+    assert (job["frames"], job["fps"], job["seconds"]) == (88, 25, "4")
+    job = await line.finish(job["id"])
+    data = await line.content(job["id"])
+    with av.open(io.BytesIO(data)) as file:
+        video, audio = file.streams.video[0], file.streams.audio[0]
+        lengths = [float(stream.duration * stream.time_base) for stream in (video, audio)]
+        assert (video.frames, audio.codec_context.name) == (88, "aac")
+    assert abs(lengths[0] - lengths[1]) <= 1 / 25
+    assert [ref.chunk for ref in line.done if ref.stage == "decode"] == [0, 1, 2]
+    assert [ref.chunk for ref in line.done if ref.stage == "vision"] == [0, 2]
+    shown = (await line.edge.client.get(f"/v1/videos/{job['id']}/preview")).text
+    seconds = [float(row.split(":")[1].rstrip(",")) for row in shown.splitlines() if row.startswith("#EXTINF")]
+    assert sum(seconds) == pytest.approx(88 / 25)
+
+
+async def test_a_finished_video_is_extended_and_remixed(line: Line) -> None:
+    first = await line.finish(
+        (await line.submit(model="skyreels-v3-extend", prompt="it rolls", video=SOURCE, seconds=1))["id"]
+    )
+    post = line.edge.client.post
+    extended = await post("/v1/videos/extensions", json={"prompt": "on", "video": {"id": first["id"]}, "seconds": "1"})
+    remixed = await post(f"/v1/videos/{first['id']}/remix", json={"prompt": "[CUT_AWAY] rain", "seconds": 2})
+    for response, model, frames in ((extended, "skyreels-v3-extend", 36), (remixed, "skyreels-v3-shot", 49)):
+        assert response.status_code == 200, response.text
+        job = response.json()
+        assert (job["model"], job["frames"], job["remixed_from_video_id"]) == (model, frames, first["id"])
+    stranger = await post("/v1/videos/extensions", json={"prompt": "on", "video": {"id": "video_none"}})
+    assert stranger.status_code == 404
+
+
+async def test_webm_and_pictures_are_joined_over_chunks(line: Line) -> None:
+    fields = {"model": "skyreels-v3-extend", "prompt": "on", "video": SOURCE, "seconds": 1, "include_source": True}
+    job = await line.finish((await line.submit(**fields, output_format="webm"))["id"])
+    frames = pictures(await line.content(job["id"]))
+    assert frames.shape == (66, 64, 112, 3)
+    sheet = Image.open(io.BytesIO(await line.content(job["id"], variant="spritesheet")))
+    assert sheet.size == (5 * 112, 5 * 64)
+    last = np.asarray(sheet.convert("RGB"))[-64:, -112:]
+    shown = Image.open(io.BytesIO(await line.content(job["id"], variant="thumbnail"))).convert("RGB")
+    # They are coded with other losses than the video.
+    for picture, index in ((last, 65), (np.asarray(shown), 33)):
+        away = [np.abs(picture.astype(int) - frame).mean() for frame in frames]
+        assert int(np.argmin(away)) == index
