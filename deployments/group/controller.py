@@ -219,6 +219,7 @@ class Controller:
             return self._fail(resident, failed)
         done = agreed(outcomes)
         if not done.handles and resident.writes:
+            self._current = resident  # it is to blame, or the group would be rebuilt for it for ever
             raise GroupBroken("protocol", "rank 0 wrote nothing")
         await resident.receive(done)
         if not resident.gone:

@@ -123,7 +123,6 @@ async def finished_job(url: str, config: Config) -> str:
         raise RuntimeError("the benchmark's store has another leader")
     play = Play(store, leadership)
     await play.until("", job_id)
-    await store.publish(leadership, job_id)
     await store.resign(leadership)
     await store.close()
     return job_id

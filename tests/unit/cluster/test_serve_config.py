@@ -79,7 +79,7 @@ def test_labels_select_the_node_of_the_replica_and_of_every_bundle() -> None:
 
 def test_ranks_of_a_vae_have_bundles_like_those_of_a_denoiser() -> None:
     config = profile("laptop")
-    room = config.pools[2].model_copy(update={"ranks": 2})
+    room = config.pools[2].model_copy(update={"ranks": 2, "stages": ("condition", "decode")})
     entry = deployments(config.model_copy(update={"pools": (*config.pools[:2], room)}))["VaeRoom"]
     assert entry["placement_group_bundles"] == [{"CPU": 0.1}, {"CPU": 1}, {"CPU": 1}]
 

@@ -55,8 +55,6 @@ class Line:
         ready = [item.ref for item in (await self.play.store.state(worker_ttl_s=600)).ready]
         for ref in sorted(ready):
             await self.run(ref)
-        for job_id in await self.play.publishing():
-            await self.play.store.publish(self.play.leadership, job_id)
         return bool(ready)
 
     async def run(self, ref: StageRef) -> None:

@@ -137,7 +137,9 @@ def test_a_group_says_its_degree(exported: Exported) -> None:
 def test_the_leader_tells_what_the_store_has(exported: Exported) -> None:
     told = cluster_metrics.ClusterMetrics()
     ready = [
-        ReadyStage(StageRef(f"j{i}", "denoise"), "m", 1, "acme", 0, None, EPOCH, EPOCH - timedelta(seconds=10 * i))
+        ReadyStage(
+            StageRef(f"j{i}", "denoise"), "m", "r2v", 1, "acme", 0, None, EPOCH, EPOCH - timedelta(seconds=10 * i)
+        )
         for i in range(3)
     ]
     state = ClusterState(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,13 @@ class Handle:
     async def remote(self, call: Any, _hints: Any) -> Ack:
         self.calls.append(decode(StageCall, call))
         return Ack("not claimed")
+
+    @asynccontextmanager
+    async def choose_replica(self) -> AsyncIterator[None]:
+        yield
+
+    async def dispatch(self, _place: None, call: Any, hints: Any) -> Ack:
+        return await self.remote(call, hints)
 
 
 class Kept(Scheduler):

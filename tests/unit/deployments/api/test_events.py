@@ -98,7 +98,6 @@ async def create(play: Play, job_id: str = "j1", tenant: str = TENANT) -> None:
 
 async def finish(play: Play, job_id: str = "j1") -> list[Event]:
     await play.until("", job_id)
-    await play.store.publish(play.leadership, job_id)
     return list(await play.store.events(job_id, TENANT))
 
 

@@ -49,7 +49,6 @@ async def finished(edge: Edge, *, pictures: bool = True, **fields: Any) -> str:
     if pictures:
         artifact = replace(artifact, thumbnail=thumbnail, spritesheet=sheet)
     await edge.store.complete(work.call, outputs("decode"), artifact)
-    await edge.store.publish(leadership, job_id)
     return job_id
 
 

@@ -72,7 +72,6 @@ class Decoding:
         stored = await self.edge.artifacts.put_bytes(job_key(self.id, "outputs", "1.mp4"), b"the file")
         artifact = Artifact(stored.uri, "video/mp4", stored.nbytes, stored.sha256, 121 / 24, 121, 112, 64)
         await self.edge.store.complete(self.call, outputs("decode"), artifact)
-        await self.edge.store.publish(self.play.leadership, self.id)
 
     async def playlist(self) -> list[str]:
         answer = await self.edge.client.get(self.path)

@@ -84,10 +84,12 @@ class Scripted:
             self.steps[command.job] += 1
         if isinstance(command, commands.Load | commands.Drop):
             return Done()
-        handle = None
         if rank == 0 and isinstance(command, commands.Snapshot | commands.Finish):
-            handle = Handle(command.key, "Snapshot", f"file:///{command.key}", 8)
-        return Done(self.steps[command.job], handle)
+            written = Handle(command.key, "Snapshot", f"file:///{command.key}", 8)
+            if isinstance(command, commands.Finish):
+                return Done(self.steps[command.job], handles={"latents": written})
+            return Done(self.steps[command.job], written)
+        return Done(self.steps[command.job])
 
     def told(self, kind: type[Command]) -> list[str]:
         return [command.job.partition("/")[0] for command in self.log if isinstance(command, kind)]  # type: ignore[union-attr]
