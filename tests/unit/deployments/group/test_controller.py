@@ -233,6 +233,16 @@ async def test_a_job_that_breaks_the_group_again_and_again_fails(
     assert isinstance(healthy, Result)
 
 
+async def test_a_group_is_not_rebuilt_for_ever_for_a_job_that_leaves_nothing(
+    works: Works, ranks: Scripted, controller: Controller
+) -> None:
+    for _ in range(works.config.scheduler.max_losses):
+        ranks.on(is_kind(commands.Finish), lambda rank: Done(8))
+    (cursed,) = await run(works, controller, "cursed")
+    assert isinstance(cursed, WorkerLost)
+    assert all_done(await run(works, controller, "healthy"))
+
+
 async def test_a_failed_rebuild_is_tried_again(works: Works, ranks: Scripted, controller: Controller) -> None:
     ranks.unstartable = 1
     ranks.on(is_step("a"), GroupBroken("death", "killed"))
