@@ -17,7 +17,7 @@ from cluster.config import load
 from cluster.serve_config import serve_config
 from tests.integration.system import System, until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.stress, pytest.mark.timeout(600)]
 
 SCALED = {"min_replicas": 0, "max_replicas": 2, "downscale_delay_s": 3.0}
 POOLS: list[dict[str, Any]] = [

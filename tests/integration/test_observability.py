@@ -23,7 +23,7 @@ from tests.integration.conftest import HASTE, laptop
 from tests.integration.system import DATA, System, until
 from tests.integration.watching import Collector, Prometheus, Span, collecting, scraping
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.stress, pytest.mark.timeout(600)]
 
 CHART = Path(__file__).parents[2] / "helm/skyreels"
 BALL = "data:image/png;base64," + base64.b64encode((DATA / "ball.png").read_bytes()).decode()
