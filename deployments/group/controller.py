@@ -12,7 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from cluster.config import Config
@@ -28,6 +28,7 @@ from deployments.group.ranks import GroupBroken, Ranks
 from deployments.group.resident import Resident, Sink
 from deployments.telemetry import GroupMetrics
 
+METRICS_S = 5.0  # Ray forgets a gauge that is not set again
 WRITE_S = 30.0  # for steps that write, too
 
 
@@ -139,7 +140,9 @@ class Controller:
         if key is not None:
             await self._step(self._residents[key])
         elif not self._waiting and not self._residents:
-            await self._wake.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(METRICS_S):
+                    await self._wake.wait()
 
     async def _remove(self) -> None:
         """Forgets jobs that nobody waits for."""

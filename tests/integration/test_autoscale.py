@@ -44,7 +44,7 @@ def replicas(system: System) -> dict[str, int]:
 
 def told(system: System) -> list[dict[str, Any]]:
     """The log lines of the policy in Serve's controller."""
-    found = re.search(r"logs (/\S+)", system.log.read_text())
+    found = re.search(r"logs\s+(/\S+)", system.log.read_text())
     assert found is not None
     lines = [line for path in Path(found[1]).glob("worker-*.err") for line in path.read_text().splitlines()]
     return [json.loads(line) for line in lines if '"message": "scaling ' in line]
@@ -81,7 +81,7 @@ def redeploy(system: System, *, paused: bool) -> None:
 
 def scheduling(system: System) -> list[str]:
     """What the Scheduler says of being paused, in order."""
-    found = re.search(r"logs (/\S+)", system.log.read_text())
+    found = re.search(r"logs\s+(/\S+)", system.log.read_text())
     assert found is not None
     text = "".join(path.read_text() for path in Path(found[1]).glob("worker-*.err"))
     return re.findall(r'"message": "(dispatching is paused|dispatching)"', text)
