@@ -36,7 +36,7 @@ test-unit: install ## The tests that start no whole system, on two cores.
 	$(BIN)/pytest -n 2 -m 'not integration'
 
 test-integration: install ## The tests that start whole systems.
-	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder -m 'integration and not stress'
+	$(BIN)/pytest -m 'integration and not stress'
 
 check: install ## Lint, types, spelling.
 	$(BIN)/ruff format --check .

@@ -31,17 +31,6 @@ def laptop(denoiser: dict[str, Any] | None = None) -> dict[str, Any]:
     return {"topology": config.topology, "pools": changed}
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two processes run these tests at once: those that share a system, or a module, stay in one of them."""
-    for item in items:
-        if item.get_closest_marker("integration") is None:
-            continue
-        fixtures = set(getattr(item, "fixturenames", ()))
-        shared = next((name for name in ("deep", "system") if name in fixtures), item.path.stem)
-        item.add_marker(pytest.mark.xdist_group(shared))
-
-
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Holds the checkpoints and the systems' own folders; the deep checkpoint leaves time to be killed in."""
