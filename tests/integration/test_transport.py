@@ -33,23 +33,23 @@ def rss(process: psutil.Process) -> int:
     return int(process.memory_info().rss)
 
 
-def test_a_job_hands_over_by_reference(deep: System) -> None:
+def test_a_job_hands_over_by_reference(system: System) -> None:
     """Every copy goes into the object store, one per value; nothing is read back from a file."""
 
     def moved() -> dict[str, float]:
         bytes_, copies = "ray_skyreels_handoff_bytes_total", "ray_skyreels_handoff_copies_total"
         return {
-            "shared": deep.metric(bytes_, path="object_store", direction="write"),
-            "mapped": deep.metric(bytes_, path="object_store", direction="read"),
-            "read": deep.metric(bytes_, path="file", direction="read"),
-            "copies": deep.metric(copies),
-            "copies by sharing": deep.metric(copies, path="object_store"),
+            "shared": system.metric(bytes_, path="object_store", direction="write"),
+            "mapped": system.metric(bytes_, path="object_store", direction="read"),
+            "read": system.metric(bytes_, path="file", direction="read"),
+            "copies": system.metric(copies),
+            "copies by sharing": system.metric(copies, path="object_store"),
         }
 
     before = moved()
-    jobs = [deep.submit(seed=str(seed)) for seed in range(3)]
+    jobs = [system.submit(seed=str(seed)) for seed in range(3)]
     for job in jobs:
-        deep.finish(job["id"])
+        system.finish(job["id"])
 
     def counted() -> dict[str, float] | None:
         """What was moved since, once every process has reported: each reports when it likes."""
