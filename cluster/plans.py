@@ -109,15 +109,6 @@ def aspect_bucket(family: str, aspect_ratio: str) -> Size:
     return bucket(family, height, width)
 
 
-def avatar_bucket(family: str, height: int, width: int) -> Size:
-    """The same for a talking avatar, whose source is its image.
-
-    Raises:
-        InvalidRequest: the family does not exist.
-    """
-    return bucket(family, height, width, PORTRAITS)
-
-
 def clip_frames(duration_s: int, fps: int) -> int:
     """Pixel frames of a clip: fps·d + 1, so that the VAE's first frame stands alone."""
     return fps * duration_s + 1

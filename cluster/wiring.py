@@ -177,8 +177,3 @@ def graph(name: str, results: int) -> StageGraph:
     kind, _, form = name.partition("/")
     count = form.removesuffix(_WITH_SOURCE)
     return unroll(KINDS[kind](int(count or 0), form.endswith(_WITH_SOURCE)), results)
-
-
-def r2v_graph(results: int = 1) -> StageGraph:
-    """Reference-to-video."""
-    return graph("r2v", results)

@@ -92,19 +92,6 @@ class Family:
     buckets: Sequence[float] = ()
     rare: bool = field(default=False)  # has no series until something goes wrong, or is asked for
 
-    @property
-    def exported(self) -> str:
-        """The name at Ray's endpoint."""
-        return RAY + self.name
-
-    @property
-    def most_series(self) -> int:
-        """The most series that one process can export."""
-        count = len(self.buckets) + 3 if self.type == "histogram" else 1
-        for label in self.labels:
-            count *= LABELS[label].size
-        return count
-
 
 def _counter(name: str, help_text: str, role: Role, *labels: str, unit: str = "", rare: bool = False) -> Family:
     return Family(name, "counter", help_text, role, labels, unit, rare=rare)

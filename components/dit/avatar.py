@@ -17,7 +17,7 @@ import torch
 from diffusers import WanTransformer3DModel
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.normalization import FP32LayerNorm
-from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, WanTransformerBlock
+from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 
 from components.attention import pick
 from components.checkpoints import fingerprint, load_strict, read_config
@@ -52,7 +52,7 @@ class AvatarTransformer(WanTransformer3DModel):  # type: ignore[misc]
         # The library's own blocks are left out, and built here with ears.
         super().__init__(**{**wan_options, "num_layers": 0}, image_dim=audio.image_dim, added_kv_proj_dim=dim)
         ffn_dim, eps = int(wan_options["ffn_dim"]), float(wan_options["eps"])
-        self.condition_embedder.timesteps_proj = ExactTimesteps(int(wan_options["freq_dim"]))
+        self.condition_embedder.timesteps_proj = wan.PreciseTimesteps(int(wan_options["freq_dim"]))
         self.span = SpanOf()
         self.blocks = torch.nn.ModuleList(
             AvatarBlock(dim, ffn_dim, heads, eps, audio.out, norm_rows=audio.norm_rows) for _ in range(layers)
@@ -102,20 +102,6 @@ class AvatarTransformer(WanTransformer3DModel):  # type: ignore[misc]
         _, patch_h, patch_w = self.config.patch_size
         patches = torch.unflatten(torch.unflatten(rows_BLX, 1, grid), -1, (patch_h, patch_w, -1))  # B T h w ph pw C
         return patches.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
-
-
-class ExactTimesteps(torch.nn.Module):
-    """The timestep's cosines and sines in float64, as the original: in fp32 1000 rad has 4 digits."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self._half = channels // 2
-
-    def forward(self, timestep_B: torch.Tensor) -> torch.Tensor:
-        """[B] → [B, channels] fp32."""
-        ages = torch.arange(self._half, device=timestep_B.device, dtype=torch.float64) / self._half
-        angles = timestep_B.double()[:, None] * 10000.0**-ages
-        return torch.cat([angles.cos(), angles.sin()], dim=1).float()
 
 
 class AvatarBlock(WanTransformerBlock):  # type: ignore[misc]
@@ -225,32 +211,15 @@ class TextImageAttention:
         return rows_BnC
 
 
-class AvatarDiT:
+class AvatarDiT(wan.WanDiT[AvatarTransformer]):
     """Predicts the flow velocity of one pass. Stateless between calls."""
-
-    def __init__(self, model: AvatarTransformer, placement: Placement, *, weights: str) -> None:
-        """Wraps a model that is already on its device in its dtypes.
-
-        Args:
-            model: adopted; a hook is put on its text embedder.
-            placement: the device and the blocks' dtype.
-            weights: names the weights' content (`checkpoints.fingerprint`), for snapshots.
-        """
-        self._model = model
-        self._placement = placement
-        self.weights = weights
-        model.condition_embedder.text_embedder.register_forward_pre_hook(wan.to_weight_dtype)
 
     @classmethod
     def load(cls, root: Path, placement: Placement, attention: str = "auto") -> Self:
         """From a release's root folder. CheckpointMismatch; Unsupported for the attention backend."""
         backend = pick(attention, placement.device)
         model = on_meta(root)
-        options = model.config
-        # Its tables are computed, not stored, so they must not stay on the meta device.
-        model.rope = WanRotaryPosEmbed(options.attention_head_dim, options.patch_size, options.rope_max_seq_len).to(
-            placement.device
-        )
+        wan.place_rope(model, placement.device)
         load_strict(
             model,
             root,
@@ -260,25 +229,6 @@ class AvatarDiT:
         )
         model.set_attention_backend(backend)
         return cls(model, placement, weights=fingerprint(root))
-
-    @property
-    def model(self) -> AvatarTransformer:
-        """For whoever arranges how it runs (`components.usp`)."""
-        return self._model
-
-    @property
-    def device(self) -> torch.device:
-        return self._placement.device
-
-    @property
-    def channels(self) -> int:
-        """Latent channels C of the video."""
-        return int(self._model.config.out_channels)
-
-    @property
-    def text_dim(self) -> int:
-        """Width D of the text context."""
-        return int(self._model.config.text_dim)
 
     @torch.no_grad()
     def forward(

@@ -58,7 +58,7 @@ class TimedRope(torch.nn.Module):
         return torch.cat(parts, dim=-1).reshape(1, len(frames) * height * width, 1, -1)
 
 
-class ExtensionDiT:
+class ExtensionDiT(wan.WanDiT[WanTransformer3DModel]):
     """Predicts the flow velocity of the new frames. One forward at a time; nothing is kept between them."""
 
     def __init__(self, model: WanTransformer3DModel, placement: Placement, *, shot: bool, weights: str) -> None:
@@ -70,13 +70,10 @@ class ExtensionDiT:
             shot: whether the source's frames stand behind the new ones, as in shot switching.
             weights: names the weights' content (`checkpoints.fingerprint`), for snapshots.
         """
-        self._model = model
-        self._placement = placement
+        super().__init__(model, placement, weights=weights)
         self._shot = shot
-        self.weights = weights
         modulate_by_frame(model)
         model.condition_embedder.timesteps_proj = wan.PreciseTimesteps(model.config.freq_dim)
-        model.condition_embedder.text_embedder.register_forward_pre_hook(wan.to_weight_dtype)
 
     @classmethod
     def load(cls, root: Path, placement: Placement, attention: str = "auto", *, shot: bool) -> Self:
@@ -95,25 +92,6 @@ class ExtensionDiT:
         dit = cls(model, placement, shot=shot, weights=fingerprint(folder))
         model.set_attention_backend(backend)
         return dit
-
-    @property
-    def model(self) -> WanTransformer3DModel:
-        """The library's model, for whoever arranges how it runs (`components.usp`)."""
-        return self._model
-
-    @property
-    def device(self) -> torch.device:
-        return self._placement.device
-
-    @property
-    def channels(self) -> int:
-        """Latent channels C."""
-        return int(self._model.config.in_channels)
-
-    @property
-    def text_dim(self) -> int:
-        """Width D of the text context."""
-        return int(self._model.config.text_dim)
 
     @torch.no_grad()
     def forward(

@@ -12,7 +12,6 @@ from typing import Self
 
 import torch
 from diffusers import WanTransformer3DModel
-from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 
 from components.attention import pick
 from components.checkpoints import fingerprint, known_arguments, load_strict, read_config
@@ -23,21 +22,8 @@ from components.errors import CheckpointMismatch
 REFERENCE_SLOTS = 4
 
 
-class ReferenceDiT:
+class ReferenceDiT(wan.WanDiT[WanTransformer3DModel]):
     """Predicts the flow velocity of the video frames. Stateless between calls."""
-
-    def __init__(self, model: WanTransformer3DModel, placement: Placement, *, weights: str) -> None:
-        """Wraps a model that is already on its device in its dtypes.
-
-        Args:
-            model: adopted; a hook is put on its text embedder.
-            placement: the device and the blocks' dtype.
-            weights: names the weights' content (`checkpoints.fingerprint`), for snapshots.
-        """
-        self._model = model
-        self._placement = placement
-        self.weights = weights
-        model.condition_embedder.text_embedder.register_forward_pre_hook(wan.to_weight_dtype)
 
     @classmethod
     def load(cls, root: Path, placement: Placement, attention: str = "auto") -> Self:
@@ -45,11 +31,7 @@ class ReferenceDiT:
         backend = pick(attention, placement.device)
         folder = root / "transformer"
         model = on_meta(folder)
-        # Its tables are computed, not stored, so they must not stay on the meta device.
-        options = model.config
-        model.rope = WanRotaryPosEmbed(options.attention_head_dim, options.patch_size, options.rope_max_seq_len).to(
-            placement.device
-        )
+        wan.place_rope(model, placement.device)
         load_strict(
             model,
             folder,
@@ -58,25 +40,6 @@ class ReferenceDiT:
         )
         model.set_attention_backend(backend)
         return cls(model, placement, weights=fingerprint(folder))
-
-    @property
-    def model(self) -> WanTransformer3DModel:
-        """The library's model, for whoever arranges how it runs (`components.usp`)."""
-        return self._model
-
-    @property
-    def device(self) -> torch.device:
-        return self._placement.device
-
-    @property
-    def channels(self) -> int:
-        """Latent channels C."""
-        return int(self._model.config.in_channels)
-
-    @property
-    def text_dim(self) -> int:
-        """Width D of the text context."""
-        return int(self._model.config.text_dim)
 
     @torch.no_grad()
     def forward(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from diffusers import WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 
 from components.device import Placement
 from components.errors import CheckpointMismatch, Unsupported
@@ -42,6 +43,45 @@ _BLOCK_NAMES = (
     (r"\.ffn\.net\.2\.", ".ffn.2."),
 )
 """The library's names → the original ones; each rule is tried on every name of its part."""
+
+
+M = TypeVar("M", bound=WanTransformer3DModel)
+
+
+class WanDiT(Generic[M]):
+    """A DiT on its device. Its families add how they are loaded and what one forward is."""
+
+    def __init__(self, model: M, placement: Placement, *, weights: str) -> None:
+        """Wraps a model that is already on its device in its dtypes.
+
+        Args:
+            model: adopted; a hook is put on its text embedder.
+            placement: the device and the blocks' dtype.
+            weights: names the weights' content (`checkpoints.fingerprint`), for snapshots.
+        """
+        self._model = model
+        self._placement = placement
+        self.weights = weights
+        model.condition_embedder.text_embedder.register_forward_pre_hook(to_weight_dtype)
+
+    @property
+    def model(self) -> M:
+        """The bare model, for whoever arranges how it runs (`components.usp`)."""
+        return self._model
+
+    @property
+    def device(self) -> torch.device:
+        return self._placement.device
+
+    @property
+    def channels(self) -> int:
+        """Latent channels C of the video."""
+        return int(self._model.config.out_channels)
+
+    @property
+    def text_dim(self) -> int:
+        """Width D of the text context."""
+        return int(self._model.config.text_dim)
 
 
 class PreciseTimesteps(torch.nn.Module):
@@ -103,6 +143,12 @@ def original_options(config: Mapping[str, Any], file: str) -> dict[str, Any]:
     if width % heads or not config.get("qk_norm", True):
         raise CheckpointMismatch(f"{file} describes another architecture than the released one.")
     return options
+
+
+def place_rope(model: WanTransformer3DModel, device: torch.device) -> None:
+    """Makes the rope's tables on the device: they are computed, not stored, so those on the meta device are empty."""
+    options = model.config
+    model.rope = WanRotaryPosEmbed(options.attention_head_dim, options.patch_size, options.rope_max_seq_len).to(device)
 
 
 def refuse_beyond_rope(model: WanTransformer3DModel, hidden_BCTHW: torch.Tensor) -> None:

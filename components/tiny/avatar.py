@@ -16,7 +16,6 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, Wav2Vec2Config, Wav2
 from components import audio, vision
 from components.dit import avatar, wan
 from components.tiny import original
-from components.tiny.parts import HEAD_DIM, TEXT_DIM
 from components.tiny.release import TinySizes, as_json, write_release
 from components.tiny.weights import fill
 
@@ -106,24 +105,7 @@ def _write_vision(file: Path, seed: int) -> None:
 
 def _config(sizes: TinySizes) -> dict[str, Any]:
     """As the original code saves it, and the sizes that it fixes in code."""
-    width = sizes.heads * HEAD_DIM
-    return {
-        "_class_name": "WanModel",
-        "model_type": "i2v",
-        "patch_size": [1, 2, 2],
-        "text_len": 512,
-        "in_dim": 36,
-        "dim": width,
-        "ffn_dim": 2 * width,
-        "freq_dim": 256,
-        "text_dim": TEXT_DIM,
-        "out_dim": 16,
-        "num_heads": sizes.heads,
-        "num_layers": sizes.layers,
-        "window_size": [-1, -1],
-        "qk_norm": True,
-        "cross_attn_norm": True,
-        "eps": 1e-06,
+    return original.wan_config(sizes, "i2v", in_dim=36) | {
         "audio_window": 5,
         "intermediate_dim": 16,
         "output_dim": 16,

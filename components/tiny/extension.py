@@ -6,11 +6,9 @@ google/umt5-xxl/  models_t5_umt5-xxl-enc-bf16.pth  Wan2.1_VAE.pth  transformer/ 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from components.dit import extension, wan
 from components.tiny import original
-from components.tiny.parts import HEAD_DIM, TEXT_DIM
 from components.tiny.release import TinySizes, as_json, write_release
 from components.tiny.weights import fill
 
@@ -34,32 +32,9 @@ def _write(root: Path, seed: int, sizes: TinySizes) -> None:
     for offset, (name, shards) in enumerate(_SHARDS.items()):
         folder = root / name
         folder.mkdir()
-        config = _config(sizes)
+        config = original.wan_config(sizes, "t2v", in_dim=16)
         (folder / "config.json").write_text(as_json(config), encoding="utf-8")
         model = extension.on_meta_of(config, name)
         fill(model, seed + offset)
         state = {wan.original_name(key): tensor for key, tensor in model.state_dict().items()}
         original.write_sharded(state, folder, shards)
-
-
-def _config(sizes: TinySizes) -> dict[str, Any]:
-    """As the original code saves it."""
-    width = sizes.heads * HEAD_DIM
-    return {
-        "_class_name": "WanModel",
-        "model_type": "t2v",
-        "patch_size": [1, 2, 2],
-        "text_len": 512,
-        "in_dim": 16,
-        "dim": width,
-        "ffn_dim": 2 * width,
-        "freq_dim": 256,
-        "text_dim": TEXT_DIM,
-        "out_dim": 16,
-        "num_heads": sizes.heads,
-        "num_layers": sizes.layers,
-        "window_size": [-1, -1],
-        "qk_norm": True,
-        "cross_attn_norm": True,
-        "eps": 1e-06,
-    }

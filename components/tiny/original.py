@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -14,7 +15,8 @@ from safetensors.torch import save_file
 from components import text_original, vae_original
 from components.text import TIED
 from components.tiny import parts
-from components.tiny.release import as_json
+from components.tiny.parts import HEAD_DIM, TEXT_DIM
+from components.tiny.release import TinySizes, as_json
 from components.tiny.tokenizer import write_tokenizer
 
 
@@ -47,3 +49,26 @@ def write_sharded(state: Mapping[str, torch.Tensor], folder: Path, shards: int) 
         placed |= dict.fromkeys(part, file)
     index = {"metadata": {"total_size": sum(tensor.nbytes for tensor in state.values())}, "weight_map": placed}
     (folder / f"{stem}.safetensors.index.json").write_text(as_json(index), encoding="utf-8")
+
+
+def wan_config(sizes: TinySizes, model_type: str, *, in_dim: int) -> dict[str, Any]:
+    """A DiT's `config.json` as the original code saves it."""
+    width = sizes.heads * HEAD_DIM
+    return {
+        "_class_name": "WanModel",
+        "model_type": model_type,
+        "patch_size": [1, 2, 2],
+        "text_len": 512,
+        "in_dim": in_dim,
+        "dim": width,
+        "ffn_dim": 2 * width,
+        "freq_dim": 256,
+        "text_dim": TEXT_DIM,
+        "out_dim": 16,
+        "num_heads": sizes.heads,
+        "num_layers": sizes.layers,
+        "window_size": [-1, -1],
+        "qk_norm": True,
+        "cross_attn_norm": True,
+        "eps": 1e-06,
+    }

@@ -144,7 +144,7 @@ def test_golden_frames_of_sound(case):
 def test_golden_buckets(case):
     for row in case.config["table"]:
         for family in ("480P", "720P"):
-            size = plans.avatar_bucket(family, row["height"], row["width"])
+            size = plans.bucket(family, row["height"], row["width"], plans.PORTRAITS)
             assert list(size) == row[f"avatar_{family}"], (family, row["height"], row["width"])
 
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from cluster.graphs import NodeKey, Source, StageGraph, StageNode, unroll
 from cluster.registry import MODELS
-from cluster.wiring import KINDS, r2v_graph
+from cluster.wiring import KINDS, graph
 
-R2V = r2v_graph()
+R2V = graph("r2v", 1)
 
 
 def node(stage: str, chunk: int = 0, *, kind: str = "V", **inputs: tuple[str, int]) -> StageNode:
@@ -106,4 +106,4 @@ def test_only_what_depends_on_a_seed_has_results() -> None:
     with pytest.raises(ValueError, match="unrolled"):
         unroll(R2V, 0)
     with pytest.raises(ValueError, match="unrolled"):
-        unroll(r2v_graph(2), 2)
+        unroll(graph("r2v", 2), 2)

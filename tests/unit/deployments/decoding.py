@@ -19,7 +19,7 @@ from cluster.config import parse
 from cluster.records import Artifact, SegmentFile, StageWork
 from cluster.store import open_store
 from cluster.store.base import JobStore
-from cluster.wiring import r2v_graph
+from cluster.wiring import graph
 from components.device import Placement
 from components.tiny import write_r2v
 from components.values import Latents
@@ -56,7 +56,7 @@ class Decoding:
         """A job whose latents are there."""
         asked = request(frames=frames, n=n, **changes)
         height, width = asked.height, asked.width
-        await self.play.create(job_id, asked, r2v_graph(n))
+        await self.play.create(job_id, asked, graph("r2v", n))
         for name in ("text", "condition"):
             await self.play.finish(name, job_id)
         transport = DurableTransport(self.artifacts, cache_nbytes=0)

@@ -19,7 +19,7 @@ from cluster.config import profile
 from cluster.pools import Pool
 from cluster.serve_config import serve_config
 from cluster.store import open_store
-from cluster.wiring import r2v_graph
+from cluster.wiring import graph
 from deployments.autoscaler import STALE_PERIODS, StagePolicy, WorkloadReader
 from deployments.telemetry import logger
 from tests.unit.cluster.makers import request, worker
@@ -50,7 +50,7 @@ def fill(store_url: str, *job_ids: str) -> None:
         await store.open()
         await store.register(worker("w1", text=1))
         for job_id in job_ids:
-            await store.create_job(job_id, "t", request(), r2v_graph())
+            await store.create_job(job_id, "t", request(), graph("r2v", 1))
         await store.close()
 
     asyncio.run(write())

@@ -6,11 +6,11 @@ import pytest
 
 from cluster.graphs import Source, StageGraph, StageNode
 from cluster.records import StageRef
-from cluster.wiring import r2v_graph
+from cluster.wiring import graph
 from deployments.hints import HintTable
 
 TEXT, CONDITION, DENOISE, DECODE = (StageRef("job", name) for name in ("text", "condition", "denoise", "decode"))
-GRAPH = r2v_graph()
+GRAPH = graph("r2v", 1)
 CONTEXT = {"inputs": {"context": Source("text", 0, "context")}, "accepts": {"context": "TextContext"}}
 LATENTS = {"inputs": {"latents": Source("denoise", 1, "latents")}, "accepts": {"latents": "Latents"}}
 FORK = StageGraph(
@@ -57,12 +57,12 @@ def test_dropped_when_the_last_reader_is_done(table):
 
 
 def test_kept_until_every_result_has_read_it(table):
-    graph = r2v_graph(2)
-    table.keep(TEXT, graph, {"t": "text"}, 10)
+    two = graph("r2v", 2)
+    table.keep(TEXT, two, {"t": "text"}, 10)
     table.done(DENOISE)
     assert table.of(DENOISE) == {}
     assert table.of(replace(DENOISE, result=1)) == {"t": "text"}
-    table.keep(replace(DENOISE, result=1), graph, {"l": "latents"}, 20)
+    table.keep(replace(DENOISE, result=1), two, {"l": "latents"}, 20)
     assert (table.of(DECODE), table.of(replace(DECODE, result=1))) == ({}, {"l": "latents"})
     table.done(replace(DENOISE, result=1))
     assert table.nbytes == 20

@@ -14,7 +14,7 @@ from cluster.config import profile
 from cluster.pools import STAGES
 from cluster.records import StageCall, decode
 from cluster.store import open_store
-from cluster.wiring import r2v_graph
+from cluster.wiring import graph
 from deployments.hints import Ack
 from deployments.scheduler import Scheduler
 from tests.unit.cluster.makers import request, worker
@@ -82,11 +82,11 @@ async def plant(tmp_path: Path) -> AsyncIterator[Plant]:
 
 async def test_while_it_is_paused_nothing_begins_and_then_everything(plant: Plant) -> None:
     await plant.scheduler.reconfigure({"paused": False})
-    await plant.store.create_job("first", "t", request(), r2v_graph())
+    await plant.store.create_job("first", "t", request(), graph("r2v", 1))
     assert await plant.called(2) == {"text", "condition"}  # it leads, and dispatches
     await plant.scheduler.reconfigure({"paused": True})
     await plant.store.register(worker("w2"))  # with free slots
-    await plant.store.create_job("second", "t", request(), r2v_graph())
+    await plant.store.create_job("second", "t", request(), graph("r2v", 1))
     for _ in range(3):
         await plant.scheduler._advance()
     assert {call.ref.job_id for call in plant.handle.calls} == {"first"}
@@ -97,7 +97,7 @@ async def test_while_it_is_paused_nothing_begins_and_then_everything(plant: Plan
 
 async def test_a_pool_at_nothing_gets_no_call_and_a_replica_that_comes_gets_it(plant: Plant) -> None:
     await plant.store.unregister("w1")
-    await plant.store.create_job("job", "t", request(), r2v_graph())
+    await plant.store.create_job("job", "t", request(), graph("r2v", 1))
     for _ in range(3):
         await plant.scheduler._advance()
     assert not plant.handle.calls

@@ -14,7 +14,7 @@ import pytest
 from cluster.policy.dispatch import plan
 from cluster.records import StageCall, decode
 from cluster.store import open_store
-from cluster.wiring import r2v_graph
+from cluster.wiring import graph
 from deployments.hints import Ack
 from deployments.scheduler import Scheduler
 from tests.unit.cluster.makers import request, worker
@@ -81,7 +81,7 @@ async def play(tmp_path: Path) -> AsyncIterator[Play]:
 async def test_calls_sent_at_once_go_to_different_replicas_where_there_are_several(
     play: Play, tmp_path: Path, workers: tuple[str, ...], places: set[str]
 ) -> None:
-    await play.create(request=request(n=2), graph=r2v_graph(2))
+    await play.create(request=request(n=2), graph=graph("r2v", 2))
     await play.until("denoise")
     for name in workers:
         await play.store.register(worker(name, denoise=2))

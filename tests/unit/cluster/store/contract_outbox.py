@@ -12,7 +12,7 @@ from cluster.deliveries import Outcome, Parcel, ParcelKind, ParcelState
 from cluster.errors import Conflict, NotFound
 from cluster.records import Delivery, Dialect, Failure, JobState, Request
 from cluster.store.base import JobStore
-from cluster.wiring import r2v_graph
+from cluster.wiring import graph
 from tests.unit.cluster.makers import ARTIFACT, request
 from tests.unit.cluster.store.play import TENANT, Play, outputs
 
@@ -102,7 +102,7 @@ class OutboxContract:
         assert (subject[1].type, subject[1].data["index"]) == ("result", 0)
 
     async def test_each_of_several_results_is_told_when_it_is_published(self, play: Play) -> None:
-        await play.create("several", replace(telling(dialect=Dialect.RUNWARE), n=2), r2v_graph(2))
+        await play.create("several", replace(telling(dialect=Dialect.RUNWARE), n=2), graph("r2v", 2))
         await play.until("denoise", "several")
         for index in (1, 0):
             for stage, artifact in (("denoise", None), ("decode", ARTIFACT)):

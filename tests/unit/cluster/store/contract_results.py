@@ -21,14 +21,14 @@ from cluster.records import (
     StageState,
     Verdict,
 )
-from cluster.wiring import r2v_graph
+from cluster.wiring import graph
 from tests.unit.cluster.makers import ARTIFACT, handle, request, worker
 from tests.unit.cluster.store.contract_segments import segment
 from tests.unit.cluster.store.play import LEASE_S, R2V, TENANT, Play
 
 LOST = Failure("worker_lost", "The worker of this stage died.")
 BROKEN = Failure("non_finite", "The latents became NaN.")
-THREE = r2v_graph(3)
+THREE = graph("r2v", 3)
 
 
 def file(result: int) -> Artifact:

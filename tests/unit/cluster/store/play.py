@@ -12,13 +12,13 @@ from typing import Any
 from cluster.graphs import StageGraph
 from cluster.records import Event, Job, Request, StageCall, StageRef, StageState, StageWork
 from cluster.store.base import JobStore, Leadership
-from cluster.wiring import r2v_graph
+from cluster.wiring import graph
 from tests.unit.cluster.makers import ARTIFACT, REQUEST, handle
 
 ROOT = Path(__file__).parents[4]
 TENANT = "acme"
 LEASE_S = 600.0
-R2V = r2v_graph()
+R2V = graph("r2v", 1)
 PORTS = {"text": "context", "condition": "condition", "denoise": "latents", "decode": "video"}
 
 

@@ -14,7 +14,7 @@ from cluster.records import Beat, Failure, JobState, StageCall, StageRef, StageS
 from cluster.store.clients import new_stages
 from cluster.store.lifecycle import Lifecycle
 from cluster.store.rows import JobRow
-from cluster.wiring import r2v_graph
+from cluster.wiring import graph
 from tests.unit.cluster.makers import ARTIFACT, EPOCH, handle
 from tests.unit.cluster.store.play import PORTS
 
@@ -22,7 +22,7 @@ EPOCHS = st.integers(0, 1)  # how far behind the current one
 SECONDS = st.floats(0, 30)
 BROKEN = Failure("broken", "It broke.")
 LEASE_S, DISPATCH_TTL_S, MAX_LOSSES, MAX_FAILURES = 10.0, 20.0, 3, 2
-GRAPH: StageGraph = r2v_graph(2)
+GRAPH: StageGraph = graph("r2v", 2)
 STAGES = st.sampled_from(sorted(node.key for node in GRAPH.nodes))
 
 

@@ -8,12 +8,12 @@ from cluster.records import Beat, StageCall, StageRef
 from cluster.store.clients import new_stages
 from cluster.store.lifecycle import Lifecycle
 from cluster.store.rows import JobRow
-from cluster.wiring import r2v_graph
+from cluster.wiring import graph
 from tests.unit.cluster.makers import EPOCH
 
 
 def test_progress_is_told_at_a_bounded_rate() -> None:
-    life = Lifecycle(JobRow("j"), new_stages(r2v_graph()), EPOCH)
+    life = Lifecycle(JobRow("j"), new_stages(graph("r2v", 1)), EPOCH)
     life.created()
     text = StageRef("j", "text")
     call = life.dispatch(text)

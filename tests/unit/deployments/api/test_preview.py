@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 
 from cluster.records import Artifact, Failure, SegmentFile, StageCall
-from cluster.wiring import r2v_graph
+from cluster.wiring import graph
 from components.media.segments import Segment, SegmentEncoder
 from deployments.artifacts import job_key
 from deployments.sweeper import Sweeper
@@ -193,7 +193,7 @@ async def test_an_end_before_the_first_segment_leaves_no_preview(decoding: Decod
 
 async def test_each_result_has_a_playlist_and_files_of_its_own(edge: Edge) -> None:
     asked = request(n=2, frames=121, duration_s=5)
-    await edge.store.create_job("video_2", edge.config.tenant, asked, r2v_graph(2))
+    await edge.store.create_job("video_2", edge.config.tenant, asked, graph("r2v", 2))
     leadership = await edge.store.lead("s1", 600.0)
     assert leadership is not None
     play = Play(edge.store, leadership)
