@@ -20,7 +20,7 @@ import pytest
 from cluster.registry import MODELS
 from components.media.mux import probe_video
 from components.tiny import WRITERS
-from tests.integration.conftest import HASTE, laptop
+from tests.integration.conftest import HASTE, laptop, started
 from tests.integration.system import System, until
 from tests.unit.deployments.line import film, moving, open_line, portrait, speech
 
@@ -57,7 +57,7 @@ def chains(folder: Path) -> Iterator[System]:
     """The laptop profile with one rank, so that it computes as the monolith does; all three chained models."""
     overrides = {**laptop({"ranks": 1}), **HASTE, "models": rows(folder)}
     overrides["denoise"] = {**HASTE["denoise"], "loaded": len(NAMES)}
-    with System(folder / "chains", overrides=overrides) as system:
+    with started(System(folder / "chains", overrides=overrides)) as system:
         yield system
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from cluster.registry import MODELS
 from components.tiny import WRITERS
-from tests.integration.conftest import HASTE, laptop
+from tests.integration.conftest import HASTE, laptop, started
 from tests.integration.system import System, until
 from tests.unit.deployments.line import film, moving
 
@@ -32,7 +32,7 @@ def groups(folder: Path) -> Iterator[System]:
         models.append({"name": name, "checkpoint": str(folder / name), "tiny": True})
     overrides: dict[str, Any] = {**HASTE, **laptop({"ranks": 1, "replicas": 2}), "ray": {"num_cpus": 8}}
     overrides |= {"models": models, "denoise": {**HASTE["denoise"], "loaded": 1, "host_nbytes": 2**30}}
-    with System(folder / "groups", overrides=overrides) as system:
+    with started(System(folder / "groups", overrides=overrides)) as system:
         yield system
 
 
