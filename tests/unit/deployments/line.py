@@ -93,11 +93,12 @@ def checkpoints(folder: Path, names: tuple[str, ...]) -> str:
 
 
 @asynccontextmanager
-async def open_line(folder: Path, models: str) -> AsyncIterator[Line]:
+async def open_line(folder: Path, models: str, *, ranks: int = 1) -> AsyncIterator[Line]:
+    """`ranks` above 1 need a Ray that this process has started."""
     stages_ = "[text, audio, vision, condition, source, denoise, decode]"
     config = parse(
         f"profile: test\ntopology: monolith\nstate_dir: {folder / 'state'}\nmodels: {models}\n"
-        f"pools: [{{name: All, stages: {stages_}}}]\ndenoise: {{loaded: 4}}\n",
+        f"pools: [{{name: All, stages: {stages_}, ranks: {ranks}, threads: 1}}]\ndenoise: {{loaded: 4}}\n",
         "test",
     )
     async with open_edge(folder, config=config) as edge:
