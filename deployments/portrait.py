@@ -11,9 +11,11 @@ import torch
 
 from cluster.config import MediaLimits
 from cluster.errors import StageError
+from cluster.plans import TOKEN_PIXELS
 from cluster.records import Media, Request, StageWork
 from cluster.windows import WINDOW_FRAMES, sound_index, windows
 from components.audio import AudioEncoder, frames_of, window
+from components.dit.speech import region_tokens
 from components.image import cover, cover_mask
 from components.known import encode_known
 from components.media.image import read
@@ -124,7 +126,12 @@ def surroundings(
 
 
 def regions(request: Request, masks: Sequence[bytes], limits: MediaLimits) -> Regions:
-    """Two speakers' masks (white inside) and the rest of the picture, at the video's size. MediaError."""
+    """Two speakers' masks (white inside) and the rest of the picture, at the video's size.
+
+    Raises:
+        MediaError: a mask is damaged.
+        StageError: one, or what both leave black, is too small for the model to see.
+    """
     if not masks:
         return Regions.none()
     planes = []
@@ -133,4 +140,13 @@ def regions(request: Request, masks: Sequence[bytes], limits: MediaLimits) -> Re
         planes.append(cover_mask(grey_YX > 127, request.height, request.width))
     speakers_RYX = torch.stack(planes)
     rest_YX = (speakers_RYX.sum(dim=0) == 0).to(speakers_RYX)
-    return Regions(torch.cat([speakers_RYX, rest_YX[None]]))
+    found = Regions(torch.cat([speakers_RYX, rest_YX[None]]))
+    try:
+        region_tokens(found.masks_RYX, request.height // TOKEN_PIXELS, request.width // TOKEN_PIXELS)
+    except ValueError as error:
+        raise StageError(
+            f"masks: {error}; each must be white over its speaker, beyond {TOKEN_PIXELS} × {TOKEN_PIXELS} pixels of "
+            "the video, and both must leave some of it black.",
+            retryable=False,
+        ) from error
+    return found

@@ -111,9 +111,18 @@ def decoded(container: InputContainer, stream: AudioStream) -> Iterator[AudioFra
 
 
 def resampled(frames: Iterator[AudioFrame], resampler: av.AudioResampler) -> Iterator[AudioFrame]:
-    """The frames at another rate or in another layout, with what the resampler holds at the end."""
+    """The frames at another rate or in another layout, with what the resampler holds at the end.
+
+    Raises:
+        MediaError: a frame is of another rate or layout than those before it.
+    """
     for frame in frames:
-        yield from resampler.resample(frame)
+        try:
+            yield from resampler.resample(frame)
+        except ValueError as error:  # what it says when a frame is unlike the first
+            raise MediaError(
+                "The sound changes its sample rate or channels on the way; save it in one form."
+            ) from error
     yield from resampler.resample(None)
 
 

@@ -8,9 +8,7 @@ import asyncio
 import hashlib
 import io
 import re
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,44 +16,19 @@ import av
 import httpx
 import pytest
 
-from cluster.registry import MODELS
 from components.media.mux import probe_video
-from components.tiny import WRITERS
+from tests.integration.chains import CHAINS, FRAMES, NAMES, overlap, rows, spans, submit
 from tests.integration.conftest import HASTE, laptop
-from tests.integration.system import DATA, System, until
-from tests.unit.deployments.line import film, moving, open_line, portrait
+from tests.integration.system import System, until
+from tests.unit.deployments.line import open_line
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-NAMES = ("skyreels-v3-extend", "skyreels-v3-shot", "skyreels-v3-avatar")
-EXTENSION = {"model": "skyreels-v3-extend", "prompt": "the ball rolls on", "seconds": "11", "seed": "7"}
-SHOT = {"model": "skyreels-v3-shot", "prompt": "[CUT_IN] the ball from above", "seconds": "2", "seed": "8"}
-AVATAR = {"model": "skyreels-v3-avatar", "prompt": "a ball speaks", "seed": "9"}
-SOURCE = ("video", ("source.mp4", film(moving(30)), "video/mp4"))
-FACE = ("images", ("face.png", portrait(), "image/png"))
-VOICE = ("audio", ("voice.flac", (DATA / "spoken.flac").read_bytes(), "audio/flac"))  # 6.4 s of espeak-ng
-Form = tuple[dict[str, str], list[Any]]
-CHAINS: dict[str, Form] = {
-    "extension": (EXTENSION, [SOURCE]),
-    "shot": (SHOT, [SOURCE]),
-    "avatar": (AVATAR, [FACE, VOICE]),
-}
-FRAMES = {"extension": 132 + 132 + 4, "shot": 49, "avatar": 161}
 CHUNKS = {"extension": range(1, 4), "shot": range(1), "avatar": range(4)}
 HOSTS = {"condition": "VaeRoom", "decode": "VaeRoom", "text": "TextEncoder", "denoise": "Denoiser"} | {
     name: "TextEncoder" for name in ("audio", "vision")
 }
 Part = tuple[str, int]  # stage, chunk
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    """Models of a configuration, their checkpoints written."""
-    found = []
-    for name in NAMES:
-        writer = WRITERS[MODELS[name].task]
-        writer(folder / writer.__name__)
-        found.append({"name": name, "checkpoint": str(folder / writer.__name__), "tiny": True})
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +69,6 @@ def pictures_digest(data: bytes) -> str:
         for frame in file.decode(video=0):
             digest.update(frame.to_ndarray().tobytes())
     return digest.hexdigest()
-
-
-def submit(system: System, name: str) -> str:
-    fields, files = CHAINS[name]
-    response = system.client.post("/v1/videos", data=fields, files=files)
-    assert response.status_code == 200, response.text
-    return str(response.json()["id"])
 
 
 def segments(system: System, video_id: str) -> int:
@@ -159,17 +125,6 @@ def test_two_avatars_and_an_extension_interleave(chains: System, oracle: dict[st
         others = [span for other in ids if other != video_id for span in denoised[other]]
         meanwhile = [(own, other) for own in decoded[video_id] for other in others if overlap(own, other)]
         assert meanwhile, f"the group was idle whenever {video_id} was decoded"
-
-
-def spans(system: System, video_id: str, stage: str) -> list[tuple[str, str]]:
-    """From when to when each chunk was worked on."""
-    query = "SELECT claimed_at, done_at FROM stages WHERE job_id = ? AND stage = ? ORDER BY chunk"
-    with closing(sqlite3.connect(system.folder / "state" / "jobs.db")) as database:
-        return list(database.execute(query, (video_id, stage)).fetchall())
-
-
-def overlap(one: tuple[str, str], other: tuple[str, str]) -> bool:
-    return max(one[0], other[0]) < min(one[1], other[1])
 
 
 MATRIX = [

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import AsyncIterator
+import weakref
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
+from cluster.errors import StageError
+from cluster.records import StageRef
 from components.media.mux import probe_video
+from deployments import decoding
+from deployments.cut import Made
+from deployments.decoding import made
 from tests.unit.deployments.line import (
     Line,
     checkpoints,
@@ -72,7 +79,31 @@ async def test_a_shot_stands_alone(line: Line) -> None:
     assert pictures(await line.content(job["id"])).shape == (49, 64, 112, 3)
 
 
-async def test_a_talking_avatar_is_a_chain_of_windows_with_its_sound(line: Line) -> None:
+class Held:
+    """Counts the decoded frames that are still held anywhere."""
+
+    def __init__(self) -> None:
+        self.now = self.most = self.all = 0
+
+    def made(self, *given: Any) -> Iterator[Made]:
+        """As `decoding.made`."""
+        for one in made(*given):
+            count = len(one.levels_FYXC)
+            self.now += count
+            self.all += count
+            self.most = max(self.most, self.now)
+            weakref.finalize(one.levels_FYXC, self._gone, count)
+            yield one
+
+    def _gone(self, count: int) -> None:
+        self.now -= count
+
+
+async def test_a_talking_avatar_is_a_chain_of_windows_with_its_sound(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held()
+    monkeypatch.setattr(decoding, "made", held.made)
     sound = speech(3.5)  # 88 frames: two windows behind the key-frame pass
     job = await line.submit(
         model="skyreels-v3-avatar",
@@ -93,15 +124,39 @@ async def test_a_talking_avatar_is_a_chain_of_windows_with_its_sound(line: Line)
     shown = (await line.edge.client.get(f"/v1/videos/{job['id']}/preview")).text
     seconds = [float(row.split(":")[1].rstrip(",")) for row in shown.splitlines() if row.startswith("#EXTINF")]
     assert sum(seconds) == pytest.approx(88 / 25)
+    # What one latent frame gives is decoded, waits, or is encoded: no window is ever held as a whole.
+    assert held.all == 3 * 81
+    assert held.most <= 3 * 4
+    assert held.now == 0
 
 
 def mask(left: bool) -> str:
     """One half of the portrait as an image; neither reaches the borders, so there is a background."""
     plane = np.zeros((64, 112), np.uint8)
     plane[16:48, (16 if left else 64) : (48 if left else 96)] = 255
+    return uri(png(plane), "image/png")
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
     data = io.BytesIO()
-    Image.fromarray(plane).save(data, "PNG")
-    return uri(data.getvalue(), "image/png")
+    Image.fromarray(pixels).save(data, "PNG")
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("masks", [[True, True], [True, None], [None, False]])
+async def test_masks_that_leave_a_speaker_or_the_background_nothing_are_refused_in_a_sentence(
+    line: Line, masks: list[bool | None]
+) -> None:
+    """Two masks that cover everything; an empty one."""
+    planes = [np.full((64, 112), 0 if left is None else 255, np.uint8) for left in masks]
+    files = [uri(png(plane), "image/png") for plane in planes]
+    voices = [uri(speech(1.0), "audio/wav")] * 2
+    fields = {"model": "skyreels-v3-avatar", "prompt": "they talk", "images": [uri(portrait(), "image/png")]}
+    job = await line.submit(**fields, audio=voices, masks=files)
+    await line.run(StageRef(job["id"], "audio"))
+    with pytest.raises(StageError, match=r"^masks: .* covers no token of the picture; each must be white") as caught:
+        await line.run(StageRef(job["id"], "condition"))
+    assert not caught.value.retryable
 
 
 async def test_two_speakers_are_heard_at_once_in_a_webm(line: Line) -> None:
