@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from fractions import Fraction
 from pathlib import Path
 
 from cluster.errors import Damaged
 from cluster.records import Artifact, Container, Handle, Rendition
 from components.media.join import join_webm
+from components.media.mix import Heard
 from components.media.mux import remux
-from components.media.soundtrack import remux_with_sound
+from components.media.soundtrack import Sound
 from components.media.stills import spritesheet
 from deployments.artifacts import Stored, job_key
 from deployments.call import Call
@@ -21,7 +24,7 @@ from deployments.segments import folder
 
 
 async def final_file(call: Call, parts: Parts) -> Artifact:
-    """The video with its pictures, written under keys of this attempt. Everything is a stream copy: of the segments
+    """The video with its pictures, written under keys of this attempt. What is seen is a stream copy: of the segments
     (MP4, MOV) or of what was coded beside them (WebM).
 
     Raises:
@@ -59,23 +62,33 @@ async def _pictures(call: Call, parts: Sequence[Part]) -> tuple[Rendition | None
 async def _joined(call: Call, parts: Sequence[Part]) -> Rendition:
     request, container = call.request, call.request.output.container
     path = call.scratch / f"video.{container.value}"
-    if container is Container.WEBM:
-        videos = [part.pictures.video for part in parts]
-        copies = await _copied(call, [video for video in videos if video is not None])
-        await asyncio.to_thread(join_webm, copies, path, frames=request.frames)
-    elif request.audio:
-        async with input_file(call, request.audio[0]) as sound:
+    async with _sound(call, parts) as sound:
+        if container is Container.WEBM:
+            videos = [part.pictures.video for part in parts]
+            copies = await _copied(call, [video for video in videos if video is not None])
+            await asyncio.to_thread(join_webm, copies, path, frames=request.frames, sound=sound)
+        else:
             pieces = call.artifacts.pieces(_stream(parts))
-            await asyncio.to_thread(
-                remux_with_sound, pieces, sound, path, fps=request.fps, frames=request.frames, container=container.value
-            )
-    else:
-        pieces = call.artifacts.pieces(_stream(parts))
-        await asyncio.to_thread(remux, pieces, path, frames=request.frames, container=container.value)
+            await asyncio.to_thread(remux, pieces, path, frames=request.frames, container=container.value, sound=sound)
     ref, epoch = call.work.call.ref, call.work.call.epoch
     key = job_key(ref.job_id, "outputs", f"{ref.prefix}{epoch}.{container.value}")
     stored = await call.artifacts.put_file(key, path)
     return Rendition(stored.uri, container.media_type, stored.nbytes, stored.sha256, request.width, request.height)
+
+
+@asynccontextmanager
+async def _sound(call: Call, parts: Sequence[Part]) -> AsyncIterator[Sound | None]:
+    """All voices at once, as the audio encoder hears them; or the sound of a source, as long as that is seen."""
+    request = call.request
+    async with AsyncExitStack() as stack:
+        heard: list[Heard] = []
+        for voice in request.audio:
+            file = await stack.enter_async_context(input_file(call, voice))
+            heard.append(Heard(file, Fraction(request.frames, request.fps)))
+        if (begins_s := parts[0].sound_from_s) is not None:
+            file = await stack.enter_async_context(input_file(call, request.video))
+            heard.append(Heard(file, Fraction(parts[0].frames, request.fps), begins_s))
+        yield Sound(heard, request.fps) if heard else None
 
 
 def _stream(parts: Sequence[Part]) -> Iterator[Stored]:

@@ -24,6 +24,7 @@ class Part:
     segments: tuple[Stored, ...]
     frames: int
     pictures: Pictures
+    sound_from_s: float | None = None  # a source that is heard: its own time where it begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,14 @@ class Parts:
     parts: tuple[Part, ...]
 
 
-async def collect(call: Call, files: Sequence[Stored], frames: int) -> Parts:
+async def collect(call: Call, files: Sequence[Stored], frames: int, *, sound_from_s: float | None = None) -> Parts:
     """This chunk's part behind those of the chunks before it.
 
     Args:
         call: of the chunk.
         files: its init segment and its media segments.
         frames: in them.
+        sound_from_s: as in `Part`.
 
     Raises:
         StageError, Damaged, NotFound, Unavailable: an earlier chunk's list, or this one's pictures, cannot be read.
@@ -49,7 +51,7 @@ async def collect(call: Call, files: Sequence[Stored], frames: int) -> Parts:
         before = (await read_parts(call, handle)).parts
     pictures = await read_pictures(call.artifacts, call.work.call)
     init, *segments = files
-    return Parts((*before, Part(init, tuple(segments), frames, pictures)))
+    return Parts((*before, Part(init, tuple(segments), frames, pictures, sound_from_s)))
 
 
 async def read_parts(call: Call, handle: Handle) -> Parts:

@@ -11,9 +11,11 @@ import torch
 
 from cluster.config import MediaLimits
 from cluster.errors import StageError
-from cluster.records import Request
+from cluster.plans import TOKEN_PIXELS
+from cluster.records import Media, Request, StageWork
 from cluster.windows import WINDOW_FRAMES, sound_index, windows
 from components.audio import AudioEncoder, frames_of, window
+from components.dit.speech import region_tokens
 from components.image import cover, cover_mask
 from components.known import encode_known
 from components.media.image import read
@@ -87,22 +89,49 @@ class WindowCondition:
         self._limits = limits
 
     async def run(self, room: Room) -> Produced:
-        request, chunk, inputs = room.request, room.work.call.ref.chunk, room.work.inputs
+        request, inputs = room.request, room.work.inputs
         handed = "tail" in inputs
         first = await room.open("tail", Pixels) if handed else await stored_portrait(room, self._limits)
         key = await room.open("key", Pixels) if "key" in inputs else None
         known = await room.compute(encode_known, self._vaes[request.model], first, key, WINDOW_FRAMES)
         features = await room.open("audio", AudioFeatures)
-        index = sound_index(windows(request.frames)[chunk], request.frames)
-        values: dict[str, Value] = {"condition": known, "audio": await room.compute(window, features, index)}
-        if chunk == 0:
-            masks = [await input_bytes(room, mask) for mask in request.masks]
-            values["regions"] = await room.compute(regions, request, masks, self._limits)
-        return Produced(values)
+        masks = [await input_bytes(room, mask) for mask in masks_of(room.work)]
+        return Produced(
+            {"condition": known, **await room.compute(surroundings, room.work, features, masks, self._limits)}
+        )
+
+
+def masks_of(work: StageWork) -> Sequence[Media]:
+    """The masks that a pass's condition reads: the key-frame pass makes the regions for all."""
+    return work.request.masks if work.call.ref.chunk == 0 else ()
+
+
+def surroundings(
+    work: StageWork, features: AudioFeatures, masks: Sequence[bytes], limits: MediaLimits
+) -> Mapping[str, Value]:
+    """What a pass knows beside its frames, by port: what it hears and, of the first pass, where the speakers are.
+
+    Args:
+        work: of the pass's condition.
+        features: of the whole sound.
+        masks: the files of `masks_of`.
+        limits: of a mask's size.
+
+    Raises:
+        MediaError: a mask is damaged.
+    """
+    request, chunk = work.request, work.call.ref.chunk
+    heard = window(features, sound_index(windows(request.frames)[chunk], request.frames))
+    return {"audio": heard} | ({} if chunk else {"regions": regions(request, masks, limits)})
 
 
 def regions(request: Request, masks: Sequence[bytes], limits: MediaLimits) -> Regions:
-    """Two speakers' masks (white inside) and the rest of the picture, at the video's size. MediaError."""
+    """Two speakers' masks (white inside) and the rest of the picture, at the video's size.
+
+    Raises:
+        MediaError: a mask is damaged.
+        StageError: one, or what both leave black, is too small for the model to see.
+    """
     if not masks:
         return Regions.none()
     planes = []
@@ -111,4 +140,13 @@ def regions(request: Request, masks: Sequence[bytes], limits: MediaLimits) -> Re
         planes.append(cover_mask(grey_YX > 127, request.height, request.width))
     speakers_RYX = torch.stack(planes)
     rest_YX = (speakers_RYX.sum(dim=0) == 0).to(speakers_RYX)
-    return Regions(torch.cat([speakers_RYX, rest_YX[None]]))
+    found = Regions(torch.cat([speakers_RYX, rest_YX[None]]))
+    try:
+        region_tokens(found.masks_RYX, request.height // TOKEN_PIXELS, request.width // TOKEN_PIXELS)
+    except ValueError as error:
+        raise StageError(
+            f"masks: {error}; each must be white over its speaker, beyond {TOKEN_PIXELS} × {TOKEN_PIXELS} pixels of "
+            "the video, and both must leave some of it black.",
+            retryable=False,
+        ) from error
+    return found

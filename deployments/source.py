@@ -17,7 +17,7 @@ from deployments.weights import Weights
 
 
 class SourceStage:
-    """A stored video → segments at the size and rate of its extension."""
+    """A stored video → segments at the size and rate of its extension; the final stage lays its sound under them."""
 
     def __init__(self, weights: Weights) -> None:
         """Has none."""
@@ -39,7 +39,9 @@ class SourceStage:
                 await writer.write(some)
                 done += len(some)
             await writer.finish()
-        return Produced(files={OUT: await store_parts(room, await collect(room, rows.files, piece.frames))})
+        sound_from_s = video.begins_s(request.fps) if video.info.sound else None
+        parts = await collect(room, rows.files, piece.frames, sound_from_s=sound_from_s)
+        return Produced(files={OUT: await store_parts(room, parts)})
 
 
 def open_source(request: Request, file: BinaryIO, limits: MediaLimits) -> SourceVideo:

@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 
 from components.errors import MediaError
 from components.media.boxes import top_level
+from components.media.soundtrack import Sound, copy_pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +77,27 @@ def joined(chunks: Iterable[tuple[bytes, Iterable[bytes]]]) -> Iterator[bytes]:
 
 
 def remux(
-    segments: Iterable[bytes], out_path: str | os.PathLike[str], *, frames: int | None = None, container: str = "mp4"
+    segments: Iterable[bytes],
+    out_path: str | os.PathLike[str],
+    *,
+    frames: int | None = None,
+    container: str = "mp4",
+    sound: Sound | None = None,
 ) -> int:
     """Stream-copies an init segment and the media segments behind it into one faststart file; returns its frames.
 
     The coded pictures are untouched. The pieces may be cut anywhere, so an open file or a generator that fetches
     one segment at a time will do. `frames` is how many there must be: a missing last segment shows in nothing else.
-    `container` is "mp4" or "mov", which hold the same boxes under another brand.
+    `container` is "mp4" or "mov", which hold the same boxes under another brand. `sound` becomes AAC beside them.
     On any error `out_path` does not exist.
 
     Raises:
-        MediaError: the segments hold no video or not that many frames, or are damaged or cut off.
+        MediaError: the segments hold no video or not that many frames, or are damaged or cut off; or the sound is.
         OSError: `out_path` cannot be written.
     """
     out = Path(out_path)
     try:
-        copied = _copy(Chain(segments), out, container)
+        copied = _copy(Chain(segments), out, container, sound)
         if not copied or (frames is not None and copied != frames):
             wanted = "some" if frames is None else frames
             raise MediaError(f"The segments hold {copied} frames; {wanted} were expected.")
@@ -101,23 +107,25 @@ def remux(
     return copied
 
 
-def _copy(source: Chain, out_path: Path, container: str) -> int:
-    frames = 0
+def _copy(source: Chain, out_path: Path, container: str, sound: Sound | None) -> int:
     try:
         with open_mp4(source) as video:
             stream = video_stream(video)
             options = {"movflags": "faststart", "fflags": "+bitexact"}
             with av.open(out_path, "w", format=container, options=options) as out:
                 copy = out.add_stream_from_template(stream)
-                for packet in video_packets(video, stream):
-                    packet.stream = copy
-                    out.mux(packet)
-                    frames += 1
+                return copy_pictures(out, assigned(video_packets(video, stream), copy), sound)
     except FFmpegError as error:
         if isinstance(error, OSError):
             raise
         raise MediaError(f"The segments cannot be joined: {error.strerror}.") from error
-    return frames
+
+
+def assigned(packets: Iterable[Packet[VideoStream]], stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+    """The packets as those of another file's stream."""
+    for packet in packets:
+        packet.stream = stream
+        yield packet
 
 
 def probe_video(video: str | os.PathLike[str] | bytes) -> VideoInfo:

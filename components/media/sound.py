@@ -110,23 +110,32 @@ def decoded(container: InputContainer, stream: AudioStream) -> Iterator[AudioFra
         yield from packet.decode()
 
 
+def resampled(frames: Iterator[AudioFrame], resampler: av.AudioResampler) -> Iterator[AudioFrame]:
+    """The frames at another rate or in another layout, with what the resampler holds at the end.
+
+    Raises:
+        MediaError: a frame is of another rate or layout than those before it.
+    """
+    for frame in frames:
+        try:
+            yield from resampler.resample(frame)
+        except ValueError as error:  # what it says when a frame is unlike the first
+            raise MediaError(
+                "The sound changes its sample rate or channels on the way; save it in one form."
+            ) from error
+    yield from resampler.resample(None)
+
+
 def _resampled(container: InputContainer, stream: AudioStream, max_seconds: float) -> Iterator[NDArray[np.float32]]:
     """Pieces of 16 kHz mono; ends with MediaError where they become more than `max_seconds`."""
     resampler = av.AudioResampler(format="flt", layout="mono", rate=ENCODER_RATE)
     left = int(max_seconds * ENCODER_RATE)
-    for frame in _with_end(decoded(container, stream)):
-        for part in resampler.resample(frame):
-            samples = part.to_ndarray().reshape(-1).astype(np.float32, copy=False)
-            left -= len(samples)
-            if left < 0:
-                raise MediaError(f"The sound is longer than {max_seconds:g} s; send a shorter one.")
-            yield samples
-
-
-def _with_end(frames: Iterator[AudioFrame]) -> Iterator[AudioFrame | None]:
-    """The frames, then None, which makes a resampler give what it still holds."""
-    yield from frames
-    yield None
+    for part in resampled(decoded(container, stream), resampler):
+        samples = part.to_ndarray().reshape(-1).astype(np.float32, copy=False)
+        left -= len(samples)
+        if left < 0:
+            raise MediaError(f"The sound is longer than {max_seconds:g} s; send a shorter one.")
+        yield samples
 
 
 def _refuse_length(samples: int, max_seconds: float) -> None:

@@ -42,7 +42,7 @@ class SourceInfo:
     height: int
     frames: int
     duration_s: float
-    sound: bool
+    sound: bool  # has a track that can be decoded
 
 
 class SourceVideo:
@@ -81,6 +81,10 @@ class SourceVideo:
         """How many frames `whole` gives."""
         return len(self._grid(fps, None))
 
+    def begins_s(self, fps: int) -> float:
+        """When the first of those is shown, in the file's own time."""
+        return float(self._times[-1] * self._tick_s - Fraction(self.count(fps) - 1, fps))
+
     def tail(self, frames: int, *, height: int, width: int, fps: int) -> NDArray[np.uint8]:
         """The last frames, [F, Y, X, 3], nearest neighbour, the aspect not kept, as the original resizes them.
 
@@ -109,7 +113,7 @@ class SourceVideo:
         with self._open() as container:
             stream = self._stream(container)
             self._tick_s = stream.time_base or Fraction(1)
-            self._sound = bool(container.streams.audio)
+            self._sound = any(s.codec_context is not None for s in container.streams.audio)
             announced, duration = stream.frames, 0
             for number, packet in enumerate(self._packets(container, stream)):
                 found += 1

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import BinaryIO, TypeAlias
 
 from cluster.canonical import Draft, Given, needed_frames
@@ -19,6 +20,7 @@ from cluster.registry import Known
 from components.errors import MediaError
 from components.media.container import probe_media
 from components.media.image import probe
+from components.media.mix import Heard, check
 from components.media.sound import ENCODER_RATE, probe_sound
 from components.media.source import SourceVideo
 from deployments.api.sources import Kind, Reference
@@ -81,6 +83,8 @@ class Examiner:
         # So small because only that they can be read is of interest.
         video.tail(needed_frames(model, draft), height=_SIDE, width=_SIDE, fps=model.fps)
         info = video.info
+        if draft.include_source and info.sound:
+            check(Heard(file, Fraction(info.duration_s), video.begins_s(model.fps)))
         file.seek(0)
         media = Media(
             uri="",

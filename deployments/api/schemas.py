@@ -72,13 +72,16 @@ class CreateVideo(BaseModel):
     images: list[ImageInput] | None = Field(default=None, description="Ours: reference images, in order.")
     video: MediaInput | None = Field(default=None, description="Ours: the video to continue.")
     audio: MediaInput | list[MediaInput] | None = Field(
-        default=None, description="Ours: what the portrait says; one sound for each speaker. It sets the length."
+        default=None,
+        description="Ours: what the portrait says; one sound for each speaker, heard at once. The longest sets the "
+        "length.",
     )
     masks: list[MediaInput] | None = Field(
         default=None, description="Ours: where each of two speakers is, as images of the portrait's size."
     )
     include_source: bool = Field(
-        default=False, description="Ours: the continued video comes first in the file; else it holds the new part only."
+        default=False,
+        description="Ours: the continued video comes first in the file, with its sound; else only what is new.",
     )
     guidance: float | None = Field(
         default=None, description="Ours: of the text, for models that take one; above 1 a step is three evaluations."

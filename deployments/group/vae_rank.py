@@ -16,14 +16,16 @@ import torch
 from cluster.config import Config
 from cluster.errors import StageError
 from cluster.pools import Pool
-from cluster.records import StageWork
+from cluster.records import Media, Request, StageWork
 from cluster.registry import MODELS
+from cluster.windows import WINDOW_FRAMES
 from components import checkpoints
 from components.image import letterbox
+from components.known import encode_known
 from components.media.image import read
 from components.vae import Vae
 from components.vae_parallel import share_decode, share_encode
-from components.values import Frames, Latents, Value
+from components.values import AudioFeatures, Frames, Latents, Pixels, Value
 from deployments.cut import Cut, cut_of
 from deployments.decoding import made
 from deployments.encoding import prefix_of
@@ -31,6 +33,7 @@ from deployments.group import commands
 from deployments.group.commands import Command, Done
 from deployments.group.member import Member
 from deployments.hints import Hints
+from deployments.portrait import masks_of, portrait_of, surroundings
 from deployments.scratch import Scratch
 from deployments.segments import SegmentWriter, Written
 
@@ -86,16 +89,38 @@ class VaeMember(Member):
         writer = None
         if cut.piece is not None:
             writer = SegmentWriter(work, cut.piece, self._artifacts, stored, self._scratch.path)
-        return _DecodeAndWrite(made(vae, request, latents, None), cut, writer, stored)
+        portrait = self._portrait(request) if MODELS[request.model].graph == "avatar" else None
+        return _DecodeAndWrite(made(vae, request, latents, portrait), cut, writer, stored)
 
     def _encode(self, vae: Vae, work: StageWork, hints: Hints) -> _Encode:
         request, max_pixels = work.request, self._config.media.max_image_pixels
-        if MODELS[request.model].graph in {"extend", "shot"}:
-            tail = self._open(work.inputs["tail"], hints, Frames) if "tail" in work.inputs else self._source(work)
-            return _Encode([lambda: vae.encode_prefix(tail.frames_FYXC)])
-        files = [self._io.run(self._artifacts.get_bytes(image.uri, image.sha256)) for image in request.images]
-        images = [letterbox(read(data, max_pixels=max_pixels), request.height, request.width) for data in files]
+        match MODELS[request.model].graph:
+            case "extend" | "shot":
+                tail = self._open(work.inputs["tail"], hints, Frames) if "tail" in work.inputs else self._source(work)
+                return _Encode([lambda: vae.encode_prefix(tail.frames_FYXC)])
+            case "avatar":
+                return self._window(vae, work, hints)
+        images = [
+            letterbox(read(data, max_pixels=max_pixels), request.height, request.width)
+            for data in self._files(request.images)
+        ]
         return _Encode([partial(vae.encode_references, image[None]) for image in images])
+
+    def _window(self, vae: Vae, work: StageWork, hints: Hints) -> _Encode:
+        inputs = work.inputs
+        first = self._open(inputs["tail"], hints, Pixels) if "tail" in inputs else self._portrait(work.request)
+        key = self._open(inputs["key"], hints, Pixels) if "key" in inputs else None
+        beside: Mapping[str, Value] = {}
+        if self._rank == 0:
+            features = self._open(inputs["audio"], hints, AudioFeatures)
+            beside = surroundings(work, features, self._files(masks_of(work)), self._config.media)
+        return _Encode([lambda: encode_known(vae, first, key, WINDOW_FRAMES)], beside)
+
+    def _portrait(self, request: Request) -> Pixels:
+        return portrait_of(request, self._files(request.images)[0], self._config.media)
+
+    def _files(self, media: Sequence[Media]) -> Sequence[bytes]:
+        return [self._io.run(self._artifacts.get_bytes(medium.uri, medium.sha256)) for medium in media]
 
     def _source(self, work: StageWork) -> Frames:
         if work.request.video is None:
@@ -112,16 +137,17 @@ class VaeMember(Member):
 
     def _finish(self, run: _Encode | _Decode, key: str) -> Done:
         if isinstance(run, _Encode):
-            return self._write(run.step, key, {"condition": run.condition})
+            return self._write(run.step, key, {"condition": run.condition, **run.beside})
         self._io.run(run.finish())
         return replace(self._write(run.step, key, run.handed), segments=run.segments())
 
 
 class _Encode:
-    """Conditions, one a step."""
+    """Conditions, one a step; `beside` them is what needs no VAE, by port."""
 
-    def __init__(self, encodes: Sequence[Callable[[], Value]]) -> None:
+    def __init__(self, encodes: Sequence[Callable[[], Value]], beside: Mapping[str, Value] | None = None) -> None:
         self.step = 0
+        self.beside = beside or {}
         self._encodes = encodes
         self._parts: list[Value] = []
 

@@ -1,4 +1,6 @@
-"""Chains through the laptop cluster: each equals the monolith frame by frame, and goes on after a kill."""
+"""Chains through the laptop cluster, two ranks that share each step: each equals the monolith of two ranks frame by
+frame, whatever is killed on the way.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,7 @@ import asyncio
 import hashlib
 import io
 import re
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,60 +16,31 @@ import av
 import httpx
 import pytest
 
-from cluster.registry import MODELS
 from components.media.mux import probe_video
-from components.tiny import WRITERS
+from tests.integration.chains import CHAINS, FRAMES, NAMES, overlap, rows, spans, submit
 from tests.integration.conftest import HASTE, laptop, started
 from tests.integration.system import System, until
-from tests.unit.deployments.line import film, moving, open_line, portrait, speech
+from tests.unit.deployments.line import open_line
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-NAMES = ("skyreels-v3-extend", "skyreels-v3-shot", "skyreels-v3-avatar")
-EXTENSION = {"model": "skyreels-v3-extend", "prompt": "the ball rolls on", "seconds": "11", "seed": "7"}
-SHOT = {"model": "skyreels-v3-shot", "prompt": "[CUT_IN] the ball from above", "seconds": "2", "seed": "8"}
-AVATAR = {"model": "skyreels-v3-avatar", "prompt": "a ball speaks", "seed": "9"}
-SOURCE = ("video", ("source.mp4", film(moving(30)), "video/mp4"))
-FACE = ("images", ("face.png", portrait(), "image/png"))
-VOICE = ("audio", ("voice.wav", speech(6.0), "audio/wav"))  # 150 frames: three windows
-Form = tuple[dict[str, str], list[Any]]
-CHAINS: dict[str, Form] = {
-    "extension": (EXTENSION, [SOURCE]),
-    "shot": (SHOT, [SOURCE]),
-    "avatar": (AVATAR, [FACE, VOICE]),
+CHUNKS = {"extension": range(1, 4), "shot": range(1), "avatar": range(4)}
+HOSTS = {"condition": "VaeRoom", "decode": "VaeRoom", "text": "TextEncoder", "denoise": "Denoiser"} | {
+    name: "TextEncoder" for name in ("audio", "vision")
 }
-FRAMES = {"extension": 132 + 132 + 4, "shot": 49, "avatar": 150}
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    """Models of a configuration, their checkpoints written."""
-    found = []
-    for name in NAMES:
-        writer = WRITERS[MODELS[name].task]
-        writer(folder / writer.__name__)
-        found.append({"name": name, "checkpoint": str(folder / writer.__name__), "tiny": True})
-    return found
+Part = tuple[str, int]  # stage, chunk
 
 
 @pytest.fixture(scope="module")
-def chains(folder: Path) -> Iterator[System]:
-    """The laptop profile with one rank, so that it computes as the monolith does; all three chained models."""
-    overrides = {**laptop({"ranks": 1}), **HASTE, "models": rows(folder)}
-    overrides["denoise"] = {**HASTE["denoise"], "loaded": len(NAMES)}
-    with started(System(folder / "chains", overrides=overrides)) as system:
-        yield system
-
-
-@pytest.fixture(scope="module")
-def oracle(folder: Path) -> dict[str, str]:
-    """What the monolith makes of the same requests: hashes of the decoded pictures."""
-    return asyncio.run(_oracle(folder))
+def oracle(bare_ray: Path) -> dict[str, str]:
+    """What a monolith of two ranks makes of the same requests: hashes of the decoded pictures."""
+    return asyncio.run(_oracle(bare_ray))
 
 
 async def _oracle(folder: Path) -> dict[str, str]:
     named = (f"{{name: {row['name']}, checkpoint: {row['checkpoint']}, tiny: true}}" for row in rows(folder))
     made = {}
-    async with open_line(folder / "oracle", f"[{', '.join(named)}]") as line:
+    async with open_line(folder / "oracle", f"[{', '.join(named)}]", ranks=2) as line:
         for name, (fields, files) in CHAINS.items():
             response = await line.edge.client.post("/v1/videos", data=fields, files=files)
             assert response.status_code == 200, response.text
@@ -79,19 +49,26 @@ async def _oracle(folder: Path) -> dict[str, str]:
     return made
 
 
+@pytest.fixture(scope="module")
+def chains(folder: Path, oracle: dict[str, str]) -> Iterator[System]:
+    """The laptop profile with all three chained models."""
+    overrides = {**laptop(), **HASTE, "models": rows(folder)}
+    overrides["denoise"] = {**HASTE["denoise"], "loaded": len(NAMES)}
+    with started(System(folder / "chains", overrides=overrides)) as system:
+        yield system
+
+
+@pytest.fixture(autouse=True)
+def whole(chains: System) -> None:
+    until("the system is whole", chains.whole)
+
+
 def pictures_digest(data: bytes) -> str:
     digest = hashlib.sha256()
     with av.open(io.BytesIO(data)) as file:
         for frame in file.decode(video=0):
             digest.update(frame.to_ndarray().tobytes())
     return digest.hexdigest()
-
-
-def submit(system: System, name: str) -> str:
-    fields, files = CHAINS[name]
-    response = system.client.post("/v1/videos", data=fields, files=files)
-    assert response.status_code == 200, response.text
-    return str(response.json()["id"])
 
 
 def segments(system: System, video_id: str) -> int:
@@ -103,11 +80,17 @@ def segments(system: System, video_id: str) -> int:
     return len(re.findall("#EXTINF", shown.text)) if shown.is_success else 0
 
 
-def check(system: System, name: str, video_id: str, oracle: dict[str, str]) -> None:
-    system.finish(video_id, timeout_s=400)
+def check(system: System, name: str, video_id: str, oracle: dict[str, str]) -> dict[str, Any]:
+    job = system.finish(video_id, timeout_s=400)
     data = system.content(video_id)
     assert probe_video(data).frames == FRAMES[name]
     assert pictures_digest(data) == oracle[name]
+    return job
+
+
+def attempts(job: dict[str, Any], *states: str) -> dict[Part, int]:
+    """How often each stage was begun, of those in these states."""
+    return {(s["stage"], s["chunk"]): s["attempt"] for s in job["stages"] if s["state"] in states}
 
 
 def test_an_extension_survives_a_kill_in_mid_chain_and_is_watched_while_it_grows(
@@ -117,18 +100,11 @@ def test_an_extension_survives_a_kill_in_mid_chain_and_is_watched_while_it_grows
     first = until("the first roll can be watched", lambda: segments(chains, video_id), 300)
     job = chains.get(video_id)
     assert job is None or job["status"] == "in_progress"
-
-    def second(job: dict[str, Any]) -> bool:
-        states = {(stage["stage"], stage["chunk"]): stage["state"] for stage in job["stages"]}
-        return states["decode", 1] == "done"
-
-    chains.reach(video_id, second, "has its first roll", 300)
+    chains.reach(video_id, lambda job: ("decode", 1) in attempts(job, "done"), "has its first roll", 300)
     chains.replica("VaeRoom").kill()
-    check(chains, "extension", video_id, oracle)
+    done = attempts(check(chains, "extension", video_id, oracle), "done")
     assert segments(chains, video_id) > first
-    job = chains.finish(video_id)
-    attempts = {(stage["stage"], stage["chunk"]): stage["attempt"] for stage in job["stages"]}
-    assert attempts["decode", 1] == attempts["denoise", 1] == 1  # what was finished is not done again
+    assert done["decode", 1] == done["denoise", 1] == 1  # what was finished is not done again
 
 
 @pytest.mark.parametrize("name", ["shot", "avatar"])
@@ -137,35 +113,52 @@ def test_each_chain_equals_the_monolith(chains: System, oracle: dict[str, str], 
 
 
 def test_two_avatars_and_an_extension_interleave(chains: System, oracle: dict[str, str]) -> None:
-    """The group denoises one chain's chunk while another one's is decoded."""
+    """While a chunk of one chain is decoded, the group denoises another chain's."""
     asked = ["avatar", "avatar", "extension"]
     ids = [submit(chains, name) for name in asked]
     for name, video_id in zip(asked, ids, strict=True):
         check(chains, name, video_id, oracle)
-    denoised = {video_id: spans(chains, video_id) for video_id in ids}
-    between = [(done, claimed) for found in denoised.values() for (_, done), (claimed, _) in pairwise(found)]
-    assert any(done < claimed < again for done, again in between for found in denoised.values() for claimed, _ in found)
+    denoised, decoded = (
+        {video_id: spans(chains, video_id, stage) for video_id in ids} for stage in ("denoise", "decode")
+    )
+    for video_id in ids:
+        others = [span for other in ids if other != video_id for span in denoised[other]]
+        meanwhile = [(own, other) for own in decoded[video_id] for other in others if overlap(own, other)]
+        assert meanwhile, f"the group was idle whenever {video_id} was decoded"
 
 
-def spans(system: System, video_id: str) -> list[tuple[str, str]]:
-    """From when to when each chunk was denoised."""
-    query = "SELECT claimed_at, done_at FROM stages WHERE job_id = ? AND stage = 'denoise' ORDER BY chunk"
-    with closing(sqlite3.connect(system.folder / "state" / "jobs.db")) as database:
-        return list(database.execute(query, (video_id,)).fetchall())
+MATRIX = [
+    *(("extension", stage, None) for stage in ("text", "condition", "denoise", "decode")),
+    *(("avatar", stage, None) for stage in ("text", "audio", "vision", "condition", "denoise", "decode")),
+    *(("shot", stage, None) for stage in ("condition", "denoise", "decode")),
+    *((name, "denoise", rank) for name in CHAINS for rank in (0, 1)),
+]
 
 
 @pytest.mark.stress
-@pytest.mark.parametrize("deployment", ["TextEncoder", "VaeRoom", "Denoiser"])
-@pytest.mark.parametrize("chunk", [1, 2, 3])
-@pytest.mark.parametrize("name", ["extension", "avatar"])
-def test_a_chain_survives_the_kill_of_any_stage_at_any_chunk(
-    chains: System, oracle: dict[str, str], name: str, chunk: int, deployment: str
+@pytest.mark.parametrize(("name", "stage", "rank"), MATRIX)
+def test_a_chain_survives_the_kill_of_any_stage_at_every_chunk(
+    chains: System, oracle: dict[str, str], name: str, stage: str, rank: int | None
 ) -> None:
+    """At each chunk the process that does this stage dies, once the stage has begun; or one rank of the group."""
     video_id = submit(chains, name)
+    finished: dict[Part, int] = {}
+    job = chains.reach(video_id, lambda job: bool(job["stages"]), "is there")
+    parts = [(s["stage"], s["chunk"]) for s in job["stages"] if s["stage"] == stage]
+    assert {chunk for _, chunk in parts} <= set(CHUNKS[name]) | {0}
+    for part in sorted(parts):
+        job = chains.reach(
+            video_id, lambda job, part=part: part in attempts(job, "claimed", "done"), f"is at {part}", 400
+        )  # type: ignore[misc]
+        finished |= attempts(job, "done")
+        victim = chains.replica(HOSTS[stage]) if rank is None else until("both ranks live", lambda: pair(chains))[rank]
+        victim.kill()
+    job = check(chains, name, video_id, oracle)
+    done = attempts(job, "done")
+    assert {part: done[part] for part in finished} == finished  # what was finished is not done again
+    assert job["attempts"] <= len(parts)
 
-    def there(job: dict[str, Any]) -> bool:
-        return any(s["chunk"] == chunk and s["stage"] == "denoise" and s["state"] != "blocked" for s in job["stages"])
 
-    chains.reach(video_id, there, f"is at chunk {chunk}", 400)
-    chains.replica(deployment).kill()
-    check(chains, name, video_id, oracle)
+def pair(system: System) -> list[Any]:
+    ranks = system.ranks()
+    return ranks if len(ranks) == 2 else []

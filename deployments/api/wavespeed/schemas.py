@@ -65,7 +65,7 @@ class TalkingAvatar(_Task):
 
     prompt: str = Field(description="Who speaks, and how.")
     image: str = Field(description="The portrait: a URL, a data URI, base64 or the id of an uploaded file.")
-    audio: str | list[str] = Field(description="The voice, or one for each of two speakers; sets the length.")
+    audio: str | list[str] = Field(description="The voice, or one for each of two speakers at once; sets the length.")
     masks: list[str] = Field(default=[], description="Where each of two speakers is, as images of the portrait's size.")
     resolution: str | None = Field(default=None, description='"480P", "540P" or "720P".')
     seed: Annotated[int, Field(ge=-1, le=2147483647)] | None = Field(default=None, description="−1 = random.")

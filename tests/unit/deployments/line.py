@@ -97,11 +97,12 @@ async def _unasked(models: Sequence[str]) -> None:
 
 
 @asynccontextmanager
-async def open_line(folder: Path, models: str) -> AsyncIterator[Line]:
+async def open_line(folder: Path, models: str, *, ranks: int = 1) -> AsyncIterator[Line]:
+    """`ranks` above 1 need a Ray that this process has started."""
     stages_ = "[text, audio, vision, condition, source, denoise, decode]"
     config = parse(
         f"profile: test\ntopology: monolith\nstate_dir: {folder / 'state'}\nmodels: {models}\n"
-        f"pools: [{{name: All, stages: {stages_}}}]\ndenoise: {{loaded: 4}}\n",
+        f"pools: [{{name: All, stages: {stages_}, ranks: {ranks}, threads: 1}}]\ndenoise: {{loaded: 4}}\n",
         "test",
     )
     async with open_edge(folder, config=config) as edge:
@@ -116,13 +117,26 @@ async def open_line(folder: Path, models: str) -> AsyncIterator[Line]:
                 await stage.close()
 
 
-def film(frames: NDArray[np.uint8], fps: int = 24, *, container: str = "mp4", codec: str = "libx264") -> bytes:
-    """A file of these frames, as a client would have it."""
+def film(
+    frames: NDArray[np.uint8],
+    fps: int = 24,
+    *,
+    container: str = "mp4",
+    codec: str = "libx264",
+    sound: bytes | None = None,
+) -> bytes:
+    """A file of these frames, as a client would have it; `sound` is a WAV that lies under them."""
     data = io.BytesIO()
     with av.open(data, "w", format=container) as out:
         stream = out.add_stream(codec, rate=fps)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
+        voice = None if sound is None else av.open(io.BytesIO(sound), "r", format="wav")
+        if voice is not None:
+            heard = out.add_stream("aac", rate=voice.streams.audio[0].rate, layout="mono")
+            for part in voice.decode(audio=0):
+                out.mux(heard.encode(part))
+            out.mux(heard.encode(None))
         for frame in frames:
             out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         out.mux(stream.encode())
@@ -163,3 +177,13 @@ def portrait(height: int = 64, width: int = 112) -> bytes:
     data = io.BytesIO()
     Image.fromarray(moving(1, height, width)[0]).save(data, "PNG")
     return data.getvalue()
+
+
+def sound_of(data: bytes) -> tuple[NDArray[np.float32], int, str]:
+    """What is heard: the first channel's samples, their rate, the codec."""
+    with av.open(io.BytesIO(data)) as file:
+        stream = file.streams.audio[0]
+        codec = stream.codec_context
+        resampler = av.AudioResampler(format="fltp", layout=codec.layout, rate=codec.sample_rate)
+        parts = [part.to_ndarray()[0] for frame in file.decode(stream) for part in resampler.resample(frame)]
+        return np.concatenate(parts), codec.sample_rate, codec.name

@@ -1,11 +1,14 @@
 import io
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from components.media.mix import Heard
+from components.media.mux import remux
 from components.media.segments import SegmentEncoder
-from components.media.soundtrack import remux_with_sound
+from components.media.soundtrack import Sound
 from tests.unit.components.media.sounds import encode, tone
 
 
@@ -42,5 +45,5 @@ def silent_video() -> bytes:
 @pytest.fixture(scope="session")
 def video_with_sound(tmp_path_factory) -> bytes:
     out = tmp_path_factory.mktemp("film") / "film.mp4"
-    remux_with_sound(segments_of(FPS), io.BytesIO(encode(tone(1))), out, fps=FPS)
+    remux(segments_of(FPS), out, sound=Sound([Heard(io.BytesIO(encode(tone(1))), Fraction(1))], FPS))
     return out.read_bytes()

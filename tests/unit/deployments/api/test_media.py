@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from cluster.config import parse
+from tests.unit.components.media.sounds import encode, tone
 from tests.unit.deployments.api.conftest import Edge, open_edge
 from tests.unit.deployments.line import film, moving, portrait, speech
 
@@ -75,6 +76,47 @@ def turned() -> bytes:
     return data.getvalue()
 
 
+def remade(container: str = "mp4", rotation: int = 0, transfer: int = 1) -> bytes:
+    """A film that is to be shown rotated, or in another transfer."""
+    data = io.BytesIO()
+    with av.open(data, "w", format=container) as out:
+        stream = out.add_stream("libx264", rate=24)
+        stream.height, stream.width, stream.pix_fmt = 64, 112, "yuv420p"
+        stream.codec_context.color_trc = transfer
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for pixels in moving(30):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        out.mux(stream.encode())
+    return data.getvalue()
+
+
+def corrupt_tail(film: bytes) -> bytes:
+    """The bytes of its last frames are others."""
+    with av.open(io.BytesIO(film)) as file:
+        packets = [packet for packet in file.demux(video=0) if packet.size][-5:]
+    data = bytearray(film)
+    for packet in packets:
+        data[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    return bytes(data)
+
+
+def see_through() -> bytes:
+    """A PNG with alpha."""
+    data = io.BytesIO()
+    image = Image.fromarray(moving(1)[0]).convert("RGBA")
+    image.putalpha(40)
+    image.save(data, "PNG")
+    return data.getvalue()
+
+
+def changing() -> bytes:
+    """A sound that goes on at another rate and with other channels, as joined MP3 files do."""
+    return encode(tone(1, 44_100, 2), 44_100, container="mp3", codec="libmp3lame") + encode(
+        tone(1, 22_050), 22_050, container="mp3", codec="libmp3lame"
+    )
+
+
 GOOD = film(moving(30))
 
 
@@ -86,6 +128,8 @@ async def test_what_can_be_continued_is(door: Edge) -> None:
         (extend(uneven(moving(40))), "112x64", 36),
         (extend(film(moving(30), container="webm", codec="libvpx-vp9")), "112x64", 36),
         (extend(GOOD, model="skyreels-v3-shot", seconds=2), "112x64", 49),
+        (extend(remade(rotation=90)), "64x112", 36),
+        (extend(remade("mov")), "112x64", 36),
     ):
         answer = await door.client.post("/v1/videos", json=body)
         assert answer.status_code == 200, answer.text
@@ -98,6 +142,9 @@ async def test_what_can_be_continued_is(door: Edge) -> None:
         (extend(film(moving(20))), "at least"),
         (extend(GOOD[: len(GOOD) // 2]), "video: "),
         (extend(portrait()), "video: "),
+        (extend(corrupt_tail(GOOD)), "video: "),
+        (extend(remade(transfer=16)), "HDR (PQ)"),
+        (extend(remade(transfer=18)), "HDR (HLG)"),
         (extend(speech(1.0)), "video: "),
         (extend(b""), "video"),
         ({**extend(GOOD), "video": None}, "one video"),
@@ -113,6 +160,9 @@ async def test_what_can_be_continued_is(door: Edge) -> None:
         (avatar(speech(0.3)), "0.4"),
         (avatar(portrait()), "audio[0]: "),
         (avatar(speech(1.0)[:100]), "audio[0]: "),
+        (avatar(changing()), "changes its sample rate or channels"),
+        (avatar(GOOD), "audio[0]: "),
+        (avatar(speech(1.0), images=[uri(GOOD)]), "images[0]: "),
         (avatar(speech(1.0), seconds=5), "takes its length from the sound"),
         (avatar(speech(1.0), speech(1.0)), "masks"),
         (avatar(speech(1.0), masks=[uri(portrait())]), "masks"),
@@ -133,6 +183,7 @@ async def test_what_cannot_is_refused_in_a_sentence(door: Edge, body: dict[str, 
     [
         (speech(1.0), 25),
         (speech(2.01), 51),
+        (encode(np.zeros((1, 16_000), np.float32)), 25),
         (speech(1.0, rate=8_000), 25),
         (speech(1.0, rate=48_000, channels=6), 25),
         (speech(1.0, rate=44_100, channels=2), 25),
@@ -145,7 +196,8 @@ async def test_a_sound_sets_the_length(door: Edge, voice: bytes, frames: int) ->
 
 
 async def test_a_portrait_chooses_the_size(door: Edge) -> None:
-    for image, size in ((portrait(), "112x64"), (turned(), "64x112"), (portrait(1, 1), "80x80")):
+    images = ((portrait(), "112x64"), (turned(), "64x112"), (portrait(1, 1), "80x80"), (see_through(), "112x64"))
+    for image, size in images:
         answer = await door.client.post("/v1/videos", json=avatar(speech(1.0), images=[uri(image)]))
         assert answer.status_code == 200, answer.text
         assert answer.json()["size"] == size
@@ -173,6 +225,17 @@ async def test_a_form_brings_videos_and_sounds(door: Edge) -> None:
     form = {"model": "skyreels-v3-avatar", "prompt": "speaks"}
     files = [("images", ("a.png", portrait(), "image/png")), ("audio", ("a.wav", speech(1.0), "audio/wav"))]
     assert (await door.client.post("/v1/videos", data=form, files=files)).status_code == 200
+
+
+async def test_files_are_what_their_bytes_are_whatever_they_are_called(door: Edge) -> None:
+    form = {"model": "skyreels-v3-avatar", "prompt": "speaks"}
+    voice = ("audio", ("a.png", speech(1.0), "image/png"))
+    image = ("images", ("a.mp4", portrait(), "video/mp4"))
+    assert (await door.client.post("/v1/videos", data=form, files=[image, voice])).status_code == 200
+    form = {"model": "skyreels-v3-extend", "prompt": "on"}
+    refused = await door.client.post("/v1/videos", data=form, files={"video": ("a.mp4", portrait(), "video/mp4")})
+    assert refused.status_code == 400
+    assert "The file is no known video" in refused.json()["error"]["message"]
 
 
 async def test_reference_to_video_is_guided_when_asked(door: Edge) -> None:

@@ -24,7 +24,7 @@ def member(state: dict[Any, Any], config: Config) -> VaeMember:
     """This rank's, made and loaded once. The world is the one that the rank is in already."""
     if "member" not in state:
         state["member"], state["number"] = VaeMember(config, POOL, state["rank"]), 0
-        tell(state, config, [commands.Load(config.models[0].name)])
+        tell(state, config, [commands.Load(model.name) for model in config.models])
     made: VaeMember = state["member"]
     return made
 

@@ -1,0 +1,57 @@
+"""Requests of chained models, and when a system worked on them."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from cluster.registry import MODELS
+from components.tiny import WRITERS
+from tests.integration.system import DATA, System
+from tests.unit.deployments.line import film, moving, portrait
+
+NAMES = ("skyreels-v3-extend", "skyreels-v3-shot", "skyreels-v3-avatar")
+EXTENSION = {"model": "skyreels-v3-extend", "prompt": "the ball rolls on", "seconds": "11", "seed": "7"}
+SHOT = {"model": "skyreels-v3-shot", "prompt": "[CUT_IN] the ball from above", "seconds": "2", "seed": "8"}
+AVATAR = {"model": "skyreels-v3-avatar", "prompt": "a ball speaks", "seed": "9"}
+SOURCE = ("video", ("source.mp4", film(moving(30)), "video/mp4"))
+FACE = ("images", ("face.png", portrait(), "image/png"))
+VOICE = ("audio", ("voice.flac", (DATA / "spoken.flac").read_bytes(), "audio/flac"))  # 6.4 s of espeak-ng
+Form = tuple[dict[str, str], list[Any]]
+CHAINS: dict[str, Form] = {
+    "extension": (EXTENSION, [SOURCE]),
+    "shot": (SHOT, [SOURCE]),
+    "avatar": (AVATAR, [FACE, VOICE]),
+}
+FRAMES = {"extension": 132 + 132 + 4, "shot": 49, "avatar": 161}
+Span = tuple[str, str]  # moments of the store's clock
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """Models of a configuration, their checkpoints written."""
+    found = []
+    for name in NAMES:
+        writer = WRITERS[MODELS[name].task]
+        writer(folder / writer.__name__)
+        found.append({"name": name, "checkpoint": str(folder / writer.__name__), "tiny": True})
+    return found
+
+
+def submit(system: System, name: str) -> str:
+    fields, files = CHAINS[name]
+    response = system.client.post("/v1/videos", data=fields, files=files)
+    assert response.status_code == 200, response.text
+    return str(response.json()["id"])
+
+
+def spans(system: System, video_id: str, stage: str) -> list[Span]:
+    """From when to when each chunk was worked on."""
+    query = "SELECT claimed_at, done_at FROM stages WHERE job_id = ? AND stage = ? ORDER BY chunk"
+    with closing(sqlite3.connect(system.folder / "state" / "jobs.db")) as database:
+        return list(database.execute(query, (video_id, stage)).fetchall())
+
+
+def overlap(one: Span, other: Span) -> bool:
+    return max(one[0], other[0]) < min(one[1], other[1])
