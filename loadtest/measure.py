@@ -17,7 +17,6 @@ from loadtest.mixes import Scenario
 from loadtest.records import JobRow, Mark, Planned, Sample
 
 Hurting = Callable[[float, list[Mark]], Coroutine[None, None, None]]  # given the start's instant and where marks go
-AFTER_S = 1.0  # between the last end and the last scrape
 
 
 @dataclass(slots=True)
@@ -74,7 +73,7 @@ async def measure(
             shared = iter(requests)
             for _ in range(scenario.closed.users):
                 tasks.create_task(_user(shared, one, began_at + scenario.seconds))
-    await asyncio.sleep(AFTER_S)
+    await asyncio.sleep(scenario.settle_s)
     await scraper.once(loop.time() - began_at)
     measured.seconds = loop.time() - began_at
     after = await _device(server, scenario, hour)

@@ -110,6 +110,9 @@ class Scenario(_Part):
     drain_s: Positive = Field(
         default=30.0, description="after the last request; what has not ended by then is cancelled and unfinished"
     )
+    settle_s: Annotated[float, Field(ge=0)] = Field(
+        default=2.0, description="quiet behind the last end: before the last scrape and the next measurement"
+    )
     seeds: tuple[int, ...] = Field(default=(1, 2, 3), min_length=1, description="one measurement each")
     slo: dict[str, Slo] = Field(min_length=1, description="name → class")
     tenants: dict[str, Weight] = Field(default={"default": 1.0}, description="name → weight; keys come by --keys")
