@@ -18,12 +18,19 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from loadtest.chaos.client import GaveUp
 from loadtest.chaos.receiver import Receiver
 from loadtest.chaos.run import KILL_EVERY_S, OPEN_JOBS, Options, run
+from loadtest.commands import compare, report, scenarios, sweep, trace
+from loadtest.commands import run as run_load
+from loadtest.folder import OtherRun
 from loadtest.interrupt import Interrupts
 from loadtest.local import LocalSystem, NotStarted
+from loadtest.mixes import ScenarioError
+from loadtest.parquet import BadFile
 from loadtest.processes import NotHere
+from loadtest.report.compare import NotAlike
 
 TENANTS = ("ada", "ben", "cy")
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+REFUSALS = (GaveUp, NotHere, NotStarted, OtherRun, NotAlike, BadFile, ScenarioError, httpx.HTTPError)
 HASTE: dict[str, Any] = {  # short leases: more hurts fit into a run, and each is noticed sooner
     "scheduler": {"heartbeat_s": 0.2, "lease_ttl_s": 4.0, "leader_ttl_s": 2.0},
     "denoise": {"snapshot_s": 0.5, "step_floor_s": 3.0},
@@ -100,10 +107,21 @@ def _own(stack: ExitStack, receiver: Receiver) -> LocalSystem:
     return system
 
 
+for name, command in (
+    ("run", run_load),
+    ("sweep", sweep),
+    ("compare", compare),
+    ("report", report),
+    ("scenarios", scenarios),
+    ("trace", trace),
+):
+    app.command(name)(command)
+
+
 def main() -> None:
     """Runs the command line."""
     try:
         app()
-    except (GaveUp, NotHere, NotStarted, httpx.HTTPError) as error:
+    except REFUSALS as error:
         Console(stderr=True).print(f"[red]error:[/] {error}", soft_wrap=True)
         sys.exit(1)

@@ -46,12 +46,15 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass
 class LocalSystem:
-    """A whole system on this machine. `overrides` are top-level keys of its configuration."""
+    """A whole system on this machine. `overrides` are top-level keys of its configuration; `cores` are the only ones
+    that it may use, all if empty.
+    """
 
     folder: Path
     checkpoint: str = "tiny-r2v"
     topology: str = "monolith"
     overrides: dict[str, Any] = field(default_factory=dict)
+    cores: Sequence[int] = ()
     process: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
@@ -87,7 +90,8 @@ class LocalSystem:
     def start(self) -> Self:
         """Returns once every stage has a slot. NotStarted."""
         with self.log.open("ab") as log:
-            command = [*SKYREELS, "serve", "--config", str(self.config)]
+            pinned = ("taskset", "-c", ",".join(map(str, self.cores))) if self.cores else ()
+            command = [*pinned, *SKYREELS, "serve", "--config", str(self.config)]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + START_S
         while not self.whole():

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import struct
 import time
-import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -19,22 +16,11 @@ from loadtest.chaos.media import inspect
 from loadtest.chaos.receiver import Receiver
 from loadtest.chaos.scenario import Fate, JobPlan
 from loadtest.chaos.usage import SIZE
+from loadtest.inputs import picture
 
 POLL_S = 2.0
 JOB_S = 900.0
 REACHES = (("GET", ""), ("GET", "/content"), ("GET", "/events"), ("POST", "/cancel"), ("DELETE", ""))
-
-
-def picture(red: int, green: int, blue: int) -> str:
-    """A data URI of a plain PNG of 48 × 32 pixels."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    rows = (b"\0" + bytes((red, green, blue)) * 48) * 32
-    header = struct.pack(">IIBBBBB", 48, 32, 8, 2, 0, 0, 0)
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 IMAGES = (picture(200, 30, 30), picture(30, 30, 200))

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import json
-import platform
-import shutil
 import statistics
-import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from loadtest.chaos.evidence import Evidence, Hurt, JobRecord
-
-ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +61,6 @@ class Report:
         (folder / "chaos.md").write_text(self.markdown())
 
 
-def manifest(**config: Any) -> dict[str, Any]:
-    """Where and with what a run was made."""
-    return {
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "commit": _commit(),
-        "machine": f"{_processor()}, {psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "python": platform.python_version(),
-        **config,
-    }
-
-
 def counts(evidence: Evidence) -> dict[str, int]:
     """How many of what."""
     jobs = evidence.jobs
@@ -107,20 +88,3 @@ def _spread(what: str, values: Sequence[float]) -> str:
     if not values:
         return ""
     return f"{what} {statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f})".strip()
-
-
-def _processor() -> str:
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
-            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.machine()
-
-
-def _commit() -> str:
-    git = shutil.which("git")
-    if git is None:
-        return "unknown"
-    command = [git, "describe", "--always", "--dirty"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"

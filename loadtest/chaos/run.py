@@ -24,6 +24,7 @@ from loadtest.chaos.report import Report
 from loadtest.chaos.scenario import JobPlan
 from loadtest.chaos.usage import counted, price
 from loadtest.chaos.verdict import judge
+from loadtest.manifest import manifest
 from loadtest.processes import Processes
 
 PAGE = 100
@@ -110,7 +111,7 @@ async def _run(options: Options, progress: Callable[[int, int], None]) -> Report
     hidden = {"keys", "receiver", "enough"}
     shown = {item.name: getattr(options, item.name) for item in fields(options) if item.name not in hidden}
     return Report(
-        manifest=report.manifest(**shown, tenants=len(keys), kinds=" ".join(hurter.kinds), profile=status["profile"]),
+        manifest=manifest(**shown, tenants=len(keys), kinds=" ".join(hurter.kinds), profile=status["profile"]),
         counts=report.counts(evidence),
         answers=dict(client.answers),
         hurts=evidence.hurts,

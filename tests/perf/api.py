@@ -42,7 +42,7 @@ from cluster.serve_config import serve_config
 from cluster.store import open_store
 from cluster.store.schema import METADATA, jobs
 from deployments.api.ingress import Api
-from loadtest.chaos.drive import picture
+from loadtest.inputs import picture
 from loadtest.local import free_ports
 from tests.perf.bench import commit, machine
 from tests.postgres import BINARIES, private_server

@@ -24,8 +24,11 @@ FORBIDDEN = {
     "deployments": {"loadtest"},
     "loadtest": {"components", "deployments", "ray", "fastapi", "starlette", *MODEL_LIBRARIES},
 }
-LOADTEST_MAY = {"cluster.records", "cluster.plans"}
-LOADTEST_LIBRARIES = {"av", "httpx", "psutil", "pyarrow", "rich", "standardwebhooks", "typer"}
+LOADTEST_MAY = {"cluster.records", "cluster.plans", "cluster.registry"}
+LOADTEST_LIBRARIES = {
+    *("av", "httpx", "numpy", "prometheus_client", "psutil", "pyarrow", "pydantic"),
+    *("rich", "standardwebhooks", "typer", "yaml"),
+}
 
 
 def files(folder: str) -> list[Path]:

@@ -8,8 +8,8 @@ import av
 import numpy as np
 import pytest
 
-from loadtest.chaos.drive import picture
 from loadtest.chaos.media import inspect
+from loadtest.inputs import picture
 
 
 @pytest.fixture(scope="module")
