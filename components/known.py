@@ -18,6 +18,7 @@ from components.vae import STRIDE_S, STRIDE_T, Vae
 from components.values import KnownFrames, Pixels
 
 KEY_COPIES = 5
+MASK_CHANNELS = STRIDE_T
 
 
 def encode_known(vae: Vae, first: Pixels, key: Pixels | None, frames: int) -> KnownFrames:

@@ -34,7 +34,9 @@ class Sampler(Protocol):
 
     @property
     def timesteps(self) -> Sequence[float]:
-        """0 … 1000, one per step, falling."""
+        """What the velocity of each step is asked at: 0 … 1000, falling; where frames have timesteps of their own, the
+        number of the step.
+        """
         ...
 
     @property
@@ -103,6 +105,10 @@ class FlowUniPC:
         (following,) = self._solver.step(velocity, timestep, sample, return_dict=False)
         result: torch.Tensor = following
         return result
+
+    def forget_start(self, sample: torch.Tensor) -> None:
+        """Takes `sample` for what the last step started from; `components.forcing` says who needs that."""
+        self._solver.last_sample = sample
 
     def state(self) -> SamplerState:
         """A view of the state between two steps; its tensors must not be changed."""

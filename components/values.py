@@ -66,6 +66,15 @@ class PrefixCondition(Value):
 
 
 @dataclass(frozen=True, slots=True)
+class EndsCondition(Value):
+    """What is known of a chunk's frames: latents at its beginning and behind its end, normalised; perhaps none."""
+
+    kind: ClassVar[str] = "EndsCondition"
+    first_BCKHW: torch.Tensor  # [1, 16, K, H, W] fp32
+    last_BCKHW: torch.Tensor  # the same with another K
+
+
+@dataclass(frozen=True, slots=True)
 class Frames(Value):
     """Pixels handed from one part of a chain to the next."""
 
@@ -152,6 +161,7 @@ VALUE_TYPES: Mapping[str, type[Value]] = {
         Condition,
         Latents,
         PrefixCondition,
+        EndsCondition,
         Frames,
         AudioFeatures,
         AudioWindow,

@@ -1,7 +1,7 @@
-"""Images as the avatar's DiT sees them: CLIP ViT-H/14, all tokens of the second-to-last block.
+"""Images as the DiTs see them: CLIP ViT-H/14, all tokens of the second-to-last block.
 
-The release holds it in one file with a text tower that nothing uses; the text tower is left out by name, so that any
-other key that does not fit is still an error. Queries, keys and values are one matrix there and three here.
+Original releases hold it in one file with a text tower that nothing uses; the text tower is left out by name, so that
+any other key that does not fit is still an error. Queries, keys and values are one matrix there and three here.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import torch
 from torch.nn.functional import interpolate
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from components.checkpoints import fill_strict, read_pth
+from components.checkpoints import fill_strict, known_arguments, load_strict, read_config, read_pth
 from components.device import Placement
 from components.errors import CheckpointMismatch
 from components.values import ImageTokens, Pixels
 
+FOLDER = "image_encoder"
 FILE = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
@@ -54,7 +55,17 @@ class VisionEncoder:
 
     @classmethod
     def load(cls, root: Path, placement: Placement) -> Self:
-        """From a release's CLIP file. CheckpointMismatch."""
+        """From a release's CLIP file, or its `image_encoder/`. CheckpointMismatch."""
+        if (folder := root / FOLDER).is_dir():
+            model = library_model(folder)
+            load_strict(
+                model,
+                folder,
+                device=placement.device,
+                dtype_of=lambda _: placement.dtype,
+                stored_as=library_name,
+            )
+            return cls(with_positions(model, placement.device), placement)
         model, tensors = architecture(root)
         fill_strict(model, tensors, root / FILE, device=placement.device, dtype_of=lambda _: placement.dtype)
         return cls(with_positions(model, placement.device), placement)
@@ -80,6 +91,18 @@ class VisionEncoder:
         for layer in model.encoder.layers[:-1]:
             rows_BID = layer(rows_BID, None)
         return rows_BID
+
+
+def library_model(folder: Path) -> CLIPVisionModel:
+    """The architecture that a folder in the library's layout describes, on the meta device. CheckpointMismatch."""
+    config = CLIPVisionConfig(**known_arguments(CLIPVisionConfig, read_config(folder / "config.json")))
+    with torch.device("meta"):
+        return CLIPVisionModel(config)
+
+
+def library_name(name: str) -> str:
+    """A parameter's name in the library's layout."""
+    return f"vision_model.{name}"
 
 
 def architecture(root: Path) -> tuple[CLIPVisionModel, dict[str, torch.Tensor]]:

@@ -14,8 +14,9 @@ from pathlib import Path
 from components import audio, text, text_original, vae, vae_original, vision
 from components.checkpoints.headers import Entry
 from components.checkpoints.pickled import describe, read_pth
+from components.checkpoints.source import read_config
 from components.checkpoints.weights import check_entries, check_strict
-from components.dit import avatar, extension, reference, wan
+from components.dit import avatar, extension, reference, v2, wan
 from components.errors import CheckpointMismatch
 
 
@@ -79,6 +80,16 @@ def _avatar_dit(root: Path) -> Mapping[str, Entry]:
     return check_strict(avatar.on_meta(root), root, stored_as=wan.original_name)
 
 
+def _v2_dit(root: Path) -> Mapping[str, Entry]:
+    folder, stored_as = v2.layout(root)
+    return check_strict(v2.on_meta(root), folder, stored_as=stored_as)
+
+
+def _library_vision_encoder(root: Path) -> Mapping[str, Entry]:
+    folder = root / vision.FOLDER
+    return check_strict(vision.library_model(folder), folder, stored_as=vision.library_name)
+
+
 def _audio_encoder(root: Path) -> Mapping[str, Entry]:
     model, tensors = audio.architecture(root)
     entries = describe(root / audio.FOLDER, tensors)
@@ -113,8 +124,25 @@ def original_tokenizer(root: Path) -> Mapping[str, Entry]:
     return {}
 
 
+_V2_LIBRARY: Mapping[str, Check] = {
+    "transformer": _v2_dit,
+    "text_encoder": _text_encoder,
+    "tokenizer": _tokenizer,
+    "vae": _vae,
+}
+_V2_ORIGINAL: Mapping[str, Check] = {
+    "config.json": _v2_dit,
+    text_original.FILE: original_text_encoder,
+    text_original.TOKENIZER: original_tokenizer,
+    vae_original.FILE: original_vae,
+}
 LAYOUTS: Mapping[str, tuple[str, Mapping[str, Check]]] = {
-    # name → what only this release has, and its parts
+    # name → what only this release has, of those that come after it, and its parts; "FILE: KEY" is a key of a JSON file
+    "SkyReels V2 image-to-video (diffusers)": (
+        vision.FOLDER,
+        {**_V2_LIBRARY, vision.FOLDER: _library_vision_encoder},
+    ),
+    "SkyReels V2 (diffusers)": ("transformer/config.json: inject_sample_info", _V2_LIBRARY),
     "reference-to-video": (
         "text_encoder",
         {"transformer": _reference_dit, "text_encoder": _text_encoder, "tokenizer": _tokenizer, "vae": _vae},
@@ -140,6 +168,8 @@ LAYOUTS: Mapping[str, tuple[str, Mapping[str, Check]]] = {
             vae_original.FILE: original_vae,
         },
     ),
+    "SkyReels V2 image-to-video": (vision.FILE, {**_V2_ORIGINAL, vision.FILE: _vision_encoder}),
+    "SkyReels V2": (vae_original.FILE, _V2_ORIGINAL),
 }
 
 
@@ -150,10 +180,15 @@ def verify(root: Path) -> Report:
         CheckpointMismatch: the folder is no release of a known layout.
     """
     for layout, (mark, checks) in LAYOUTS.items():
-        if (root / mark).exists():
+        if _has(root, mark):
             return Report(layout, tuple(_part(name, check, root) for name, check in checks.items()))
-    marks = ", ".join(f"{mark}/ ({layout})" for layout, (mark, _) in LAYOUTS.items())
+    marks = ", ".join(f"{mark} ({layout})" for layout, (mark, _) in LAYOUTS.items())
     raise CheckpointMismatch(f"{root} is no release of a known layout; one has {marks}.")
+
+
+def _has(root: Path, mark: str) -> bool:
+    file, _, key = mark.partition(": ")
+    return (root / file).exists() and (not key or key in read_config(root / file))
 
 
 def _part(name: str, check: Check, root: Path) -> Part:

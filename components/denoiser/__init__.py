@@ -5,10 +5,16 @@ task        what a family brings: its inputs, its sampler, what it draws, how it
 loop        what all have in common: steps, snapshots, the check for NaN, identity
 reference   reference-to-video
 extension   single-shot extension and shot switching
+avatar      talking avatar
+clip        text- and image-to-video
+forcing     diffusion forcing
+guidance    what a negative prompt does, where a step has two evaluations
 """
 
 from components.denoiser.avatar import AvatarSpec, AvatarTask
+from components.denoiser.clip import ImageTask, TextTask
 from components.denoiser.extension import ExtensionTask, ShotTask
+from components.denoiser.forcing import ForcingSpec, ForcingTask
 from components.denoiser.loop import Denoiser, Run, Snapshot
 from components.denoiser.reference import ReferenceTask
 from components.denoiser.spec import DenoiseSpec
@@ -21,11 +27,15 @@ __all__ = [
     "Denoiser",
     "ExtensionTask",
     "Flow",
+    "ForcingSpec",
+    "ForcingTask",
+    "ImageTask",
     "ReferenceTask",
     "Run",
     "ShotTask",
     "Snapshot",
     "Start",
     "Task",
+    "TextTask",
     "pick",
 ]

@@ -33,6 +33,7 @@ from components.denoiser.task import Flow, Start, pick, refuse_text_of_another_w
 from components.device import Placement
 from components.dit.avatar import IMAGE_ROWS, AvatarDiT
 from components.euler import FlowEuler
+from components.known import MASK_CHANNELS
 from components.sampler import TRAIN_TIMESTEPS
 from components.vae import STRIDE_T
 from components.values import (
@@ -45,7 +46,6 @@ from components.values import (
     Value,
 )
 
-MASK_CHANNELS = STRIDE_T
 CONNECTION_PROMPT = "A person is talking to the camera."
 """What every pass but the first is told, whatever the user's prompt says: that one has shaped the key frames."""
 

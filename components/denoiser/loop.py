@@ -48,7 +48,12 @@ class Run:
 
     @property
     def done(self) -> bool:
-        return self.step >= self.spec.steps
+        return self.step >= self.steps
+
+    @property
+    def steps(self) -> int:
+        """All of its steps: the sampler's, which may be more than the spec's where frames take turns."""
+        return len(self.sampler.timesteps)
 
 
 class Denoiser:
@@ -101,19 +106,19 @@ class Denoiser:
             ValueError: the run is done.
         """
         if run.done:
-            raise ValueError(f"all {run.spec.steps} steps of this run are done")
+            raise ValueError(f"all {run.steps} steps of this run are done")
         timesteps = run.sampler.timesteps
         velocity_BCTHW = run.flow.velocity(run.latents_BCTHW, timesteps[run.step], self.branches)
         latents_BCTHW = run.sampler.step(velocity_BCTHW, run.latents_BCTHW)
         latents_BCTHW = run.flow.settle(latents_BCTHW, 0 if run.done else timesteps[run.step])
         if not bool(torch.isfinite(latents_BCTHW).all()):
-            raise NonFiniteLatents(f"The latents became NaN or Inf in step {run.step} of {run.spec.steps}.")
+            raise NonFiniteLatents(f"The latents became NaN or Inf in step {run.step} of {run.steps}.")
         run.latents_BCTHW = latents_BCTHW
 
     def finish(self, run: Run) -> Latents:
         """The finished latents. ValueError before the last step."""
         if not run.done:
-            raise ValueError(f"only {run.step} of {run.spec.steps} steps are done")
+            raise ValueError(f"only {run.step} of {run.steps} steps are done")
         return run.flow.result(run.latents_BCTHW)
 
     def snapshot(self, run: Run) -> Snapshot:

@@ -13,7 +13,12 @@ from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from components.device import Placement
 from components.errors import CheckpointMismatch, Unsupported
 
-_FP32_PARTS = frozenset({"time_embedder", "time_proj", "scale_shift_table", "norm1", "norm2", "norm3"})
+_FP32_PARTS = frozenset(
+    {
+        *("time_embedder", "time_proj", "scale_shift_table", "norm1", "norm2", "norm3"),
+        *("fps_embedding", "fps_projection"),  # part of the modulation too
+    }
+)
 """Parts of parameter names that stay fp32 beside bf16 blocks: the modulation from the timestep on, and the norms.
 The library's list lacks `time_proj`: its six modulation vectors would be rounded to bf16 before every block."""
 
@@ -27,6 +32,8 @@ _OUTER_NAMES = (
     (r"^condition_embedder\.image_embedder\.ff\.net\.0\.proj\.", "img_emb.proj.1."),
     (r"^condition_embedder\.image_embedder\.ff\.net\.2\.", "img_emb.proj.3."),
     (r"^condition_embedder\.image_embedder\.norm2\.", "img_emb.proj.4."),
+    (r"^fps_projection\.net\.0\.proj\.", "fps_projection.0."),
+    (r"^fps_projection\.net\.2\.", "fps_projection.2."),
     (r"^scale_shift_table$", "head.modulation"),
     (r"^proj_out\.", "head.head."),
 )

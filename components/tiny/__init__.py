@@ -6,17 +6,44 @@ from components.tiny.avatar import write_avatar
 from components.tiny.extension import write_extension
 from components.tiny.r2v import write_r2v
 from components.tiny.release import TinySizes
+from components.tiny.v2 import (
+    write_df,
+    write_df_library,
+    write_i2v,
+    write_i2v_library,
+    write_t2v,
+    write_t2v_library,
+)
 
-__all__ = ["BY_NAME", "WRITERS", "TinySizes", "write_avatar", "write_extension", "write_r2v"]
+__all__ = [
+    "BY_NAME",
+    "WRITERS",
+    "TinySizes",
+    "write_avatar",
+    "write_df",
+    "write_extension",
+    "write_i2v",
+    "write_r2v",
+    "write_t2v",
+]
 
 WRITERS: Mapping[str, Callable[..., None]] = {  # by task; two tasks have their weights in one checkpoint
     "reference_to_video": write_r2v,
     "single_shot_extension": write_extension,
     "shot_switching_extension": write_extension,
     "talking_avatar": write_avatar,
+    "text_to_video": write_t2v,
+    "image_to_video": write_i2v,
+    "diffusion_forcing": write_df,
 }
 BY_NAME: Mapping[str, Callable[..., None]] = {  # by the folder that profiles give them
     "tiny-r2v": write_r2v,
     "tiny-v2v": write_extension,
     "tiny-a2v": write_avatar,
+    "tiny-t2v": write_t2v,
+    "tiny-i2v": write_i2v,
+    "tiny-df": write_df,
+    "tiny-t2v-diffusers": write_t2v_library,
+    "tiny-i2v-diffusers": write_i2v_library,
+    "tiny-df-diffusers": write_df_library,
 }

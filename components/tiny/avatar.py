@@ -21,7 +21,7 @@ from components.tiny.weights import fill
 
 RECIPE = 1  # raised whenever the bytes written change
 _SHARDS = 2
-_IMAGE_DIM = 160  # two heads
+IMAGE_DIM = 160  # two heads
 _AUDIO_DIM = 16
 _AUDIO_LAYERS = 2
 
@@ -40,7 +40,7 @@ def _write(root: Path, seed: int, sizes: TinySizes) -> None:
     original.write_text_encoder(root, seed)
     original.write_vae(root, seed, sizes.vae_width)
     _write_audio(root / audio.FOLDER, seed)
-    _write_vision(root / vision.FILE, seed)
+    write_vision(root / vision.FILE, seed)
     (root / "config.json").write_text(as_json(_config(sizes)), encoding="utf-8")
     model = avatar.on_meta(root)
     fill(model, seed)
@@ -81,26 +81,33 @@ def _write_audio(folder: Path, seed: int) -> None:
     save_file(dict(model.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _write_vision(file: Path, seed: int) -> None:
+def write_vision(file: Path, seed: int) -> None:
     """In fp16, with a stump of the text tower that the release has and nothing uses; 257 tokens as there."""
+    model = vision_model(seed)
+    generator = torch.Generator().manual_seed(seed)
+    state = {f"visual.{name}": tensor for name, tensor in vision.fused(model.state_dict()).items()}
+    state["visual.head"] = torch.randn((IMAGE_DIM, 16), generator=generator) / IMAGE_DIM**0.5
+    state["textual.head.0.weight"] = torch.randn((16, 16), generator=generator) / 4
+    state["log_scale"] = torch.tensor(2.6592)
+    torch.save({name: tensor.to(torch.float16) for name, tensor in state.items()}, file)
+
+
+def vision_model(seed: int) -> CLIPVisionModel:
+    """The vision tower."""
     config = CLIPVisionConfig(
-        hidden_size=_IMAGE_DIM,
-        intermediate_size=2 * _IMAGE_DIM,
+        hidden_size=IMAGE_DIM,
+        intermediate_size=2 * IMAGE_DIM,
         projection_dim=16,
         num_hidden_layers=2,
         num_attention_heads=2,
         image_size=224,
         patch_size=14,
+        hidden_act="gelu",
     )
     with torch.device("meta"):
         model = CLIPVisionModel(config)
     fill(model, seed)
-    generator = torch.Generator().manual_seed(seed)
-    state = {f"visual.{name}": tensor for name, tensor in vision.fused(model.state_dict()).items()}
-    state["visual.head"] = torch.randn((_IMAGE_DIM, 16), generator=generator) / _IMAGE_DIM**0.5
-    state["textual.head.0.weight"] = torch.randn((16, 16), generator=generator) / 4
-    state["log_scale"] = torch.tensor(2.6592)
-    torch.save({name: tensor.to(torch.float16) for name, tensor in state.items()}, file)
+    return model
 
 
 def _config(sizes: TinySizes) -> dict[str, Any]:
@@ -115,5 +122,5 @@ def _config(sizes: TinySizes) -> dict[str, Any]:
         "norm_output_audio": True,
         "audio_blocks": _AUDIO_LAYERS,
         "audio_channels": _AUDIO_DIM,
-        "img_dim": _IMAGE_DIM,
+        "img_dim": IMAGE_DIM,
     }

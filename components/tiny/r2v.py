@@ -46,7 +46,7 @@ def _write(root: Path, seed: int, sizes: TinySizes) -> None:
             num_layers=sizes.layers,
         )
     fill(transformer, seed)
-    _save_text_encoder(parts.text_encoder(vocabulary, seed), root / "text_encoder")
+    save_text_encoder(parts.text_encoder(vocabulary, seed), root / "text_encoder")
     transformer.save_pretrained(root / "transformer")
     parts.vae(sizes.vae_width, seed).save_pretrained(root / "vae")
     UniPCMultistepScheduler(
@@ -63,7 +63,7 @@ def _write(root: Path, seed: int, sizes: TinySizes) -> None:
     (root / "model_index.json").write_text(as_json(index), encoding="utf-8")
 
 
-def _save_text_encoder(model: UMT5EncoderModel, folder: Path) -> None:
+def save_text_encoder(model: UMT5EncoderModel, folder: Path) -> None:
     """As transformers saves it: the embedding under one of its two names."""
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)

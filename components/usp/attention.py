@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
+from components.dit.causal import segments
 from components.dit.rows import projections
 from components.errors import Unsupported
 from components.usp import kernels
@@ -39,10 +40,18 @@ class Sequence:
         self._ring_place = mesh.get_local_rank("ring")
         self._place = self._ring_place * layout.ulysses + mesh.get_local_rank("ulysses")
         self._plan: SplitPlan  # of the forward that is under way
+        self._block: int | None = None
 
-    def begin(self, tokens: int, unit: int = 1) -> None:
-        """A forward over so many tokens starts, of which `unit` consecutive ones stay together."""
+    def begin(self, tokens: int, unit: int = 1, block: int | None = None) -> None:
+        """A forward over so many tokens starts.
+
+        Args:
+            tokens: of the whole sequence.
+            unit: consecutive tokens that stay together.
+            block: tokens see their own block of so many and those before it; None = all see all.
+        """
         self._plan = split_plan(tokens, self._layout.degree, unit)
+        self._block = block
 
     def split_units(self, rows_Un: torch.Tensor, unit: int) -> torch.Tensor:
         """This rank's rows [u, …] of a table [U, …] with one row per unit, filled up with zeros."""
@@ -93,8 +102,11 @@ class Sequence:
         """Attention of this rank's queries over the real keys of all ranks, [B, n, H, D]."""
         query_BshD, key_BshD, value_BshD = self._to_heads(query_BnHD, key_BnHD, value_BnHD)
         if self._partial is None:
-            held = self._plan.tokens
-            output_BshD = kernels.whole(backend, query_BshD, key_BshD[:, :held], value_BshD[:, :held])
+            parts = [
+                kernels.whole(backend, query_BshD[:, start:stop], key_BshD[:, :keys], value_BshD[:, :keys])
+                for start, stop, keys in segments(0, query_BshD.shape[1], self._plan.tokens, self._block)
+            ]
+            output_BshD = torch.cat(parts, dim=1)
         else:
             output_BshD = self._round(self._partial, query_BshD, key_BshD, value_BshD)
         return self._to_rows(output_BshD.to(query_BnHD.dtype))
@@ -128,16 +140,21 @@ class Sequence:
         output_BshD = torch.zeros_like(query_BshD, dtype=torch.float32)
         logsumexp_Bhs = output_BshD.new_full(output_BshD.shape[:3], -torch.inf).transpose(1, 2)
         present_XBshD = torch.stack([key_BshD, value_BshD])
+        place_rows = query_BshD.shape[1]  # of a ring place
+        runs = tuple(segments(self._ring_place * place_rows, place_rows, self._plan.tokens, self._block))
         for turn in range(self._layout.ring):
             last = turn == self._layout.ring - 1
             coming_XBshD = present_XBshD if last else torch.empty_like(present_XBshD)
             transfers = [] if last else self._pass_on(present_XBshD, coming_XBshD)
             owner = (self._ring_place - turn) % self._layout.ring
             held = self._plan.held(owner * self._layout.ulysses, self._layout.ulysses)
-            if held:  # a place beyond a very short sequence has padding only
-                seen_BshD, seen_Bhs = partial(query_BshD, *present_XBshD[:, :, :held].unbind(0))
-                output_BshD, logsumexp_Bhs = kernels.merge(
-                    output_BshD, logsumexp_Bhs, seen_BshD.float(), seen_Bhs.float()
+            for start, stop, keys in runs:
+                seen = min(held, keys - owner * place_rows)
+                if seen <= 0:  # padding only, or frames behind all of these
+                    continue
+                seen_BshD, seen_Bhs = partial(query_BshD[:, start:stop], *present_XBshD[:, :, :seen].unbind(0))
+                output_BshD[:, start:stop], logsumexp_Bhs[..., start:stop] = kernels.merge(
+                    output_BshD[:, start:stop], logsumexp_Bhs[..., start:stop], seen_BshD.float(), seen_Bhs.float()
                 )
             for transfer in transfers:
                 transfer.wait()

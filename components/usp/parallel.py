@@ -19,6 +19,7 @@ from diffusers import WanTransformer3DModel
 from torch.utils.hooks import RemovableHandle
 
 from components.dit.by_frame import ByFrame, is_by_frame
+from components.dit.causal import Causality
 from components.dit.span import SpanOf
 from components.errors import Unsupported
 from components.usp import kernels
@@ -90,6 +91,7 @@ class SequenceParallel:
 
     def _install(self, sequence: Sequence) -> None:
         model, by_frame = self._model, is_by_frame(self._model)
+        causality: Causality | None = getattr(model, "causality", None)
         for block in model.blocks:
             own = block.attn1.processor
             self._processors.append(own)
@@ -102,7 +104,7 @@ class SequenceParallel:
             nonlocal unit  # the model's first act is its rope, one row per token
             tokens, frames = tables[0].shape[1], args[0].shape[2] // model.config.patch_size[0]
             unit = tokens // frames if by_frame else 1
-            sequence.begin(tokens, unit)
+            sequence.begin(tokens, unit, None if causality is None else causality.tokens)
             return tuple(sequence.split(table) for table in tables)
 
         def cut_times(_module: Any, _args: Any, embeddings: tuple[Any, ...]) -> tuple[Any, ...]:

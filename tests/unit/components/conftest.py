@@ -8,7 +8,7 @@ from components.denoiser import Denoiser, ReferenceTask
 from components.device import Placement
 from components.dit import ReferenceDiT
 from components.text import TextEncoder
-from components.tiny import write_avatar, write_extension, write_r2v
+from components.tiny import write_avatar, write_df, write_extension, write_i2v, write_r2v, write_t2v
 from components.vae import Vae
 from components.values import Condition, TextContext
 from tests.unit.components.world import World
@@ -108,3 +108,27 @@ def avatar_root(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def avatar_vae(avatar_root, cpu) -> Vae:
     return Vae.load(avatar_root, cpu)
+
+
+@pytest.fixture(scope="session")
+def t2v_root(tmp_path_factory) -> Path:
+    """A tiny text-to-video checkpoint of V2 in the original layout. Read only."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "t2v"
+    write_t2v(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def i2v_root(tmp_path_factory) -> Path:
+    """A tiny image-to-video checkpoint of V2 in the original layout. Read only."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "i2v"
+    write_i2v(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def df_root(tmp_path_factory) -> Path:
+    """A tiny checkpoint of diffusion forcing in the original layout. Read only."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "df"
+    write_df(folder)
+    return folder

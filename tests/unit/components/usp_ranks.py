@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from diffusers import WanTransformer3DModel
 
-from components.denoiser import Denoiser, ReferenceTask
+from components.denoiser import Denoiser, ForcingTask, ReferenceTask
 from components.device import Placement
 from components.dit import ExtensionDiT, ReferenceDiT
+from components.dit.v2 import ForcingDiT
 from components.usp import BranchParallel, Meshes, SequenceParallel, highest, vote
 from components.vae import LatentScale
-from components.values import Condition, TextContext
+from components.values import Condition, EndsCondition, RandomState, TextContext
 
 HEAD_WIDTH = 12
 CHANNELS = 4
@@ -216,3 +217,42 @@ def extend(state, root, shot, layouts, sizes) -> list[np.ndarray]:
         shared.use(layout)
         results += [dit.forward(*extension_inputs(*size)).numpy() for size in sizes]
     return results
+
+
+def force(state, root, layouts, cases) -> list[np.ndarray]:
+    """One forward of diffusion forcing per layout and (frames, height, width, block). Sizes in latents."""
+    if root not in state:
+        dit = ForcingDiT.load(root, Placement.of("cpu"))
+        state[root] = dit, SequenceParallel(dit.model, meshes(state))
+    dit, shared = state[root]
+    results = []
+    for layout in layouts:
+        shared.use(layout)
+        for frames, height, width, block in cases:
+            latents, _, _, context = extension_inputs(frames, 0, height, width)
+            times = [40 * (frame // block) for frame in range(frames)]
+            results.append(dit.forward(latents, times, context, block_frames=block).numpy())
+    return results
+
+
+def denoise_forcing(state, root, spec, layouts, branches=1) -> np.ndarray:
+    """A whole run, each iteration under the next layout, or with its branches on groups of ranks."""
+    denoiser = Denoiser(ForcingTask.load(root, Placement.of("cpu")))
+    shared = SequenceParallel(denoiser.task.model, meshes(state))
+    if branches > 1:
+        denoiser.branches = BranchParallel(shared, meshes(state), inner=layouts[0], whole=layouts[1])
+    run = denoiser.begin(spec, *forcing_inputs(spec))
+    while not run.done:
+        if branches == 1:
+            shared.use(layouts[run.step % len(layouts)])
+        denoiser.step(run)
+    return denoiser.finish(run).video_BCTHW.numpy()
+
+
+def forcing_inputs(spec) -> tuple[TextContext, EndsCondition, RandomState]:
+    generator = torch.Generator().manual_seed(3)
+    prompt_BLD, negative_BLD = (torch.randn((1, 12, 32), generator=generator) for _ in range(2))
+    first, last = (
+        torch.randn((1, 16, count, *spec.latent_size), generator=generator) for count in (spec.known, spec.held)
+    )
+    return TextContext(prompt_BLD, negative_BLD), EndsCondition(first, last), RandomState.fresh()
