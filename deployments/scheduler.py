@@ -71,13 +71,15 @@ class Scheduler:
         self._misplaced: Mapping[str, str] = {}
         self._handles = handles
         self._tracer = Tracer(config.tracing, "Scheduler")
-        self._store = open_store(config.store_url, TracedStore(self._tracer, StoreMetrics()))
+        self._store = open_store(
+            config.store_url, TracedStore(self._tracer, StoreMetrics(config.served, config.stages))
+        )
         await self._store.open()
         self._log = logger()
         artifacts = ArtifactStore.of(config)
         self._sweeper = Sweeper(self._store, artifacts, self._log, keep_s=config.artifacts.keep_s)
         self._owner = f"scheduler-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._metrics = SchedulerMetrics()
+        self._metrics = SchedulerMetrics(handles)
         self._leadership: Leadership | None = None
         self._paused = False
         # Half of the object store: the rest is for values on their way.

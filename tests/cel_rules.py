@@ -21,7 +21,6 @@ _KEYWORDS = frozenset(
         "let", "loop", "package", "namespace", "return", "var", "void", "while",
     }
 )  # fmt: skip
-)
 
 
 def broken(schema: Schema, value: Any, old: Any = _ABSENT, path: str = "") -> Iterator[tuple[str, str]]:

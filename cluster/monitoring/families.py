@@ -1,7 +1,8 @@
 """The registry of metrics: every family with its type, unit, labels and meaning.
 
 Replicas export through Ray, which puts `ray_` before the name and adds labels that say where a series comes from
-(application, deployment, replica, NodeAddress, WorkerId …). No value of a label of ours is free text: a domain is
+(application, deployment, replica, NodeAddress, WorkerId …). Ray rebuilds a histogram's sum from the middles of its
+buckets, so means are as coarse as those. No value of a label of ours is free text: a domain is
 closed, or holds the first few values that a process has seen, and everything else is `OTHER`.
 """
 
