@@ -145,9 +145,12 @@ class Scheduler:
 
     async def _keep(self) -> None:
         """What may take its time."""
-        led = self._leadership is not None
-        self._leadership = await self._store.lead(self._owner, self._timing.leader_ttl_s)
-        self._metrics.leading.set(float(self._leadership is not None))
+        led, leads = self._leadership is not None, False
+        try:
+            self._leadership = await self._store.lead(self._owner, self._timing.leader_ttl_s)
+            leads = self._leadership is not None
+        finally:
+            self._metrics.leading.set(float(leads))  # while the store is away, too: who says nothing is forgotten
         if self._leadership is None:
             self._hints.clear()
             self._metrics.cluster.forget()
