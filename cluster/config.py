@@ -263,6 +263,16 @@ class Config(_Section):
                     )
 
     @property
+    def served(self) -> tuple[str, ...]:
+        """Names of the models."""
+        return tuple(model.name for model in self.models)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Those that any pool hosts."""
+        return tuple(stage for pool in self.pools for stage in pool.stages)
+
+    @property
     def registry(self) -> Registry:
         return Registry(served.row() for served in self.models)
 

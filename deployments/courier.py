@@ -27,7 +27,7 @@ class Courier:
     async def __init__(self, config: Config) -> None:  # type: ignore[misc] # Serve awaits it
         self._metrics = CourierMetrics()
         self._tracer = Tracer(config.tracing, "Courier")
-        self._store = open_store(config.store_url, TracedStore(self._tracer, StoreMetrics()))
+        self._store = open_store(config.store_url, TracedStore(self._tracer, StoreMetrics(config.served)))
         await self._store.open()
         artifacts = ArtifactStore.of(config)
         outbound = Outbound(config.media.allow_hosts)

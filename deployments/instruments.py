@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import product
 
 from ray.serve import metrics
 
@@ -48,9 +49,18 @@ class Counter(_Bounded):
         if value > 0:
             self._metric.inc(value, tags=self.bound(tags))
 
+    def begin(self, **values: Iterable[str]) -> None:
+        """The series of every combination of these values begin at zero.
+
+        One that appears with its first event hides it: to Prometheus a rate is what a series has grown by.
+        """
+        for one in product(*values.values()):
+            # Ray's own `inc` refuses zero.
+            self._metric._record(0.0, tags=self.bound(dict(zip(values, one, strict=True))))
+
 
 class Gauge(_Bounded):
-    """Keeps the last value."""
+    """Keeps the last value for as long as it is set again: Ray forgets it after twenty seconds."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, "gauge")

@@ -75,13 +75,15 @@ class Scheduler:
         self._handles = handles
         self._scarce = scarce(config)
         self._tracer = Tracer(config.tracing, "Scheduler")
-        self._store = open_store(config.store_url, TracedStore(self._tracer, StoreMetrics()))
+        self._store = open_store(
+            config.store_url, TracedStore(self._tracer, StoreMetrics(config.served, config.stages))
+        )
         await self._store.open()
         self._log = logger()
         artifacts = ArtifactStore.of(config)
         self._sweeper = Sweeper(self._store, artifacts, self._log, keep_s=config.artifacts.keep_s)
         self._owner = f"scheduler-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._metrics = SchedulerMetrics()
+        self._metrics = SchedulerMetrics(handles)
         self._leadership: Leadership | None = None
         self._paused = False
         # Half of the object store: the rest is for values on their way.
@@ -147,9 +149,12 @@ class Scheduler:
 
     async def _keep(self) -> None:
         """What may take its time."""
-        led = self._leadership is not None
-        self._leadership = await self._store.lead(self._owner, self._timing.leader_ttl_s)
-        self._metrics.leading.set(float(self._leadership is not None))
+        led, leads = self._leadership is not None, False
+        try:
+            self._leadership = await self._store.lead(self._owner, self._timing.leader_ttl_s)
+            leads = self._leadership is not None
+        finally:
+            self._metrics.leading.set(float(leads))  # while the store is away, too: who says nothing is forgotten
         if self._leadership is None:
             self._hints.clear()
             self._metrics.cluster.forget()

@@ -60,10 +60,10 @@ class StageReplica:
         self._config = config
         self._pool = pool
         self._log = logger()
-        self._metrics = StageMetrics()
+        self._metrics = StageMetrics(pool.stages)
         self._id = f"{pool.name}-{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self._tracer = Tracer(config.tracing, pool.name)
-        self._store = open_store(config.store_url, TracedStore(self._tracer, StoreMetrics()))
+        self._store = open_store(config.store_url, TracedStore(self._tracer, StoreMetrics(config.served, pool.stages)))
         await self._store.open()
         self._artifacts = ArtifactStore.of(config)
         await self._artifacts.sweep_temp()

@@ -10,13 +10,15 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
-from cluster.records import JobState
+from cluster.deliveries import ParcelKind, ParcelState
+from cluster.monitoring.families import BREAKS, FAILURES
+from cluster.records import TERMINAL_STATES, JobState
 from cluster.store.attempts import Attempt
 from cluster.store.observer import Ended, Kind, Moment, Retry
 from deployments.cluster_metrics import ClusterMetrics
@@ -24,6 +26,8 @@ from deployments.instruments import Counter as CounterMetric
 from deployments.instruments import Gauge, Histogram
 
 LOGGER = "skyreels"
+PATHS = ("memory", "object_store", "file")
+REPEATED = ("worker_lost", "released", "generation_failed")  # why a stage is done again, nearly always
 _context: ContextVar[Mapping[str, str | int]] = ContextVar("log_context", default={})  # noqa: B039 (never mutated)
 
 
@@ -125,7 +129,9 @@ class HandoffMetrics:
 
     def __init__(self) -> None:
         self._nbytes = CounterMetric("skyreels_handoff_bytes_total")
+        self._nbytes.begin(path=PATHS, direction=("read", "write"))
         self._copies = CounterMetric("skyreels_handoff_copies_total")
+        self._copies.begin(path=PATHS)
         self._published: Counter[tuple[str, ...]] = Counter()
 
     def publish(self, seam: Seam) -> None:
@@ -145,7 +151,9 @@ class HandoffMetrics:
 class StoreMetrics:
     """What every process counts of its own job store: see `cluster.store.observer`."""
 
-    def __init__(self) -> None:
+    def __init__(self, models: Iterable[str], stages: Iterable[str] = ()) -> None:
+        """`models` are those that are served, `stages` those whose attempts this process ends."""
+        models, stages = tuple(models), tuple(stages)
         self._seconds = Histogram("skyreels_store_seconds")
         self._outages = CounterMetric("skyreels_store_outages_total")
         self._jobs = CounterMetric("skyreels_jobs_total")
@@ -155,6 +163,12 @@ class StoreMetrics:
         self._retries = CounterMetric("skyreels_retries_total")
         self._useful = CounterMetric("skyreels_useful_seconds_total")
         self._wasted = CounterMetric("skyreels_wasted_seconds_total")
+        self._outages.begin(operation=get_args(Kind))
+        self._jobs.begin(state=TERMINAL_STATES, model=models)
+        self._failures.begin(code=FAILURES)
+        self._retries.begin(stage=stages, reason=REPEATED)
+        self._useful.begin(stage=stages)
+        self._wasted.begin(stage=stages, reason=(*REPEATED, "cancelled", "expired"))
 
     def asked(self, kind: Kind, seconds: float, *, answered: bool) -> None:
         """See `Observer`."""
@@ -189,9 +203,10 @@ class StoreMetrics:
 class StageMetrics:
     """What a stage replica counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, stages: Iterable[str]) -> None:
         self.stage_seconds = Histogram("skyreels_stage_seconds")
         self.stage_failures = CounterMetric("skyreels_stage_failures_total")
+        self.stage_failures.begin(stage=stages, code=FAILURES)
         self.load_seconds = Histogram("skyreels_model_load_seconds")
         self.handoff = HandoffMetrics()
         self.boundary = BoundaryMetrics()
@@ -212,6 +227,9 @@ class GroupMetrics:
         self._residents = Gauge("skyreels_group_residents")
         self._places = Gauge("skyreels_group_places")
         self._unsaved = Gauge("skyreels_snapshot_age_seconds")
+        self._busy_seconds.begin()
+        self._rebuilds.begin(reason=BREAKS)
+        self._events.begin(event=(f"rank_{kind}" for kind in BREAKS))
 
     def holds(self, residents: int, places: int, unsaved_s: float) -> None:
         """Jobs that the ranks hold, of how many they can, and the most work that a break would cost one of them."""
@@ -242,18 +260,23 @@ class CourierMetrics:
 
     def __init__(self) -> None:
         self.attempts = CounterMetric("skyreels_deliveries_total")
+        self.attempts.begin(kind=ParcelKind, outcome=(ParcelState.PENDING, ParcelState.DELIVERED, ParcelState.DEAD))
         self.seconds = Histogram("skyreels_delivery_seconds")
 
 
 class SchedulerMetrics:
     """What the leading Scheduler counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, stages: Iterable[str]) -> None:
+        stages = tuple(stages)
         self.queue_seconds = Histogram("skyreels_queue_seconds")
         self.dispatched = CounterMetric("skyreels_dispatched_total")
         self.lost = CounterMetric("skyreels_lost_total")
         self.events = CounterMetric("skyreels_watchdog_events_total")
         self.hint_nbytes = Gauge("skyreels_hint_bytes")
         self.leading = Gauge("skyreels_scheduler_leading")
+        self.dispatched.begin(stage=stages)
+        self.lost.begin(stage=stages)
+        self.events.begin(event=("lease_expired", "call_lost", "misplaced"))
         self.boundary = BoundaryMetrics()
         self.cluster = ClusterMetrics()

@@ -1,18 +1,20 @@
 """The registry of metrics: every family with its type, unit, labels and meaning.
 
 Replicas export through Ray, which puts `ray_` before the name and adds labels that say where a series comes from
-(application, deployment, replica, NodeAddress, WorkerId …). No value of a label of ours is free text: a domain is
+(application, deployment, replica, NodeAddress, WorkerId …). Ray rebuilds a histogram's sum from the middles of its
+buckets, so means are as coarse as those. No value of a label of ours is free text: a domain is
 closed, or holds the first few values that a process has seen, and everything else is `OTHER`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from cluster.deliveries import ParcelKind, ParcelState
 from cluster.plans import BUCKETS
+from cluster.policy.autoscale import Cause
 from cluster.pools import STAGES
 from cluster.records import JobState, Verdict
 from cluster.registry import MODELS
@@ -70,9 +72,7 @@ LABELS: Mapping[str, Domain] = {
     "path": _closed("memory", "object_store", "file"),
     "direction": _closed("read", "write", "up", "down", "hold"),
     "cause": _closed("start", "exchange"),
-    "why": _closed(
-        "backlog", "idle", "minimum", "maximum", "coupled", "first_job", "unmeasured", "stale", "cooldown", "steady"
-    ),
+    "why": _closed(*(cause.value for cause in Cause)),
 }
 
 BOUNDARY_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
@@ -90,21 +90,18 @@ class Family:
     labels: tuple[str, ...] = ()
     unit: str = ""
     buckets: Sequence[float] = ()
-    rare: bool = field(default=False)  # has no series until something goes wrong, or is asked for
 
 
-def _counter(name: str, help_text: str, role: Role, *labels: str, unit: str = "", rare: bool = False) -> Family:
-    return Family(name, "counter", help_text, role, labels, unit, rare=rare)
+def _counter(name: str, help_text: str, role: Role, *labels: str, unit: str = "") -> Family:
+    return Family(name, "counter", help_text, role, labels, unit)
 
 
-def _gauge(name: str, help_text: str, role: Role, *labels: str, unit: str = "", rare: bool = False) -> Family:
-    return Family(name, "gauge", help_text, role, labels, unit, rare=rare)
+def _gauge(name: str, help_text: str, role: Role, *labels: str, unit: str = "") -> Family:
+    return Family(name, "gauge", help_text, role, labels, unit)
 
 
-def _seconds(
-    name: str, help_text: str, role: Role, *labels: str, buckets: Sequence[float] = SECONDS, rare: bool = False
-) -> Family:
-    return Family(name, "histogram", help_text, role, labels, "seconds", buckets, rare)
+def _seconds(name: str, help_text: str, role: Role, *labels: str, buckets: Sequence[float] = SECONDS) -> Family:
+    return Family(name, "histogram", help_text, role, labels, "seconds", buckets)
 
 
 _ALL = (
@@ -112,7 +109,7 @@ _ALL = (
     _gauge("skyreels_jobs", "Jobs by state.", "scheduler", "state"),
     _counter("skyreels_jobs_total", "Jobs that ended, by their last state.", "every", "state", "model"),
     _seconds("skyreels_job_seconds", "Time from a job's creation to its completion.", "every", "model"),
-    _counter("skyreels_job_failures_total", "Jobs that failed, by reason.", "every", "code", rare=True),
+    _counter("skyreels_job_failures_total", "Jobs that failed, by reason.", "every", "code"),
     _counter("skyreels_tenant_jobs_total", "Jobs that ended, by tenant.", "every", "tenant", "state"),
     _gauge("skyreels_tenant_ready", "Stage calls that wait for a slot, by tenant.", "scheduler", "tenant"),
     _gauge(
@@ -135,7 +132,7 @@ _ALL = (
     _gauge("skyreels_stage_busy", "Stage calls dispatched or running.", "scheduler", "stage"),
     _gauge("skyreels_stage_slots", "Slots of live replicas.", "scheduler", "stage"),
     _counter("skyreels_dispatched_total", "Stage calls sent.", "scheduler", "stage"),
-    _counter("skyreels_lost_total", "Stage calls whose worker died.", "scheduler", "stage", rare=True),
+    _counter("skyreels_lost_total", "Stage calls whose worker died.", "scheduler", "stage"),
     _gauge(
         "skyreels_hint_bytes",
         "Memory of hand-off values that the leading Scheduler keeps for their readers.",
@@ -148,8 +145,8 @@ _ALL = (
     _seconds(
         "skyreels_step_seconds", "Time of one denoising step.", "group", "model", "resolution", "degree"
     ),
-    _counter("skyreels_stage_failures_total", "Calls that ended in an error.", "replica", "stage", "code", rare=True),
-    _counter("skyreels_retries_total", "Stages that became ready again.", "every", "stage", "reason", rare=True),
+    _counter("skyreels_stage_failures_total", "Calls that ended in an error.", "replica", "stage", "code"),
+    _counter("skyreels_retries_total", "Stages that became ready again.", "every", "stage", "reason"),
     _counter(
         "skyreels_useful_seconds_total",
         "Device time of attempts that jobs went on with.",
@@ -164,7 +161,6 @@ _ALL = (
         "stage",
         "reason",
         unit="seconds",
-        rare=True,
     ),
     _seconds(
         "skyreels_model_load_seconds", "Time until a replica's weights were loaded.", "replica", "pool", "cause"
@@ -185,17 +181,17 @@ _ALL = (
     _gauge("skyreels_group_residents", "Jobs whose latents the ranks hold.", "group"),
     _gauge("skyreels_group_places", "Jobs that a group can hold.", "group"),
     _counter("skyreels_group_busy_seconds_total", "Time spent in steps.", "group", unit="seconds"),
-    _counter("skyreels_group_rebuilds_total", "Times all ranks were made anew.", "group", "reason", rare=True),
+    _counter("skyreels_group_rebuilds_total", "Times all ranks were made anew.", "group", "reason"),
     _gauge(
         "skyreels_snapshot_age_seconds",
         "Work of a resident job since its newest snapshot, the largest of a group.",
         "group",
         unit="seconds",
     ),
-    _counter("skyreels_watchdog_events_total", "What watching found.", "every", "event", rare=True),
+    _counter("skyreels_watchdog_events_total", "What watching found.", "every", "event"),
     # -- receivers and stores
-    _counter("skyreels_deliveries_total", "Attempts to deliver.", "courier", "kind", "outcome", rare=True),
-    _seconds("skyreels_delivery_seconds", "Time of one attempt.", "courier", "kind", rare=True),
+    _counter("skyreels_deliveries_total", "Attempts to deliver.", "courier", "kind", "outcome"),
+    _seconds("skyreels_delivery_seconds", "Time of one attempt.", "courier", "kind"),
     _gauge("skyreels_deliveries", "Deliveries that are not made.", "scheduler", "kind", "state"),
     _gauge(
         "skyreels_delivery_oldest_due_seconds", "How long the oldest due one waits.", "scheduler", unit="seconds"
@@ -204,17 +200,16 @@ _ALL = (
         "skyreels_store_seconds", "Time of one transaction.", "every", "operation", buckets=BOUNDARY_S
     ),
     _counter(
-        "skyreels_store_outages_total", "Transactions that the store did not answer.", "every", "operation", rare=True
+        "skyreels_store_outages_total", "Transactions that the store did not answer.", "every", "operation"
     ),
     # -- scaling
-    _gauge("skyreels_autoscale_replicas", "Replicas that scaling asks for.", "autoscaler", "pool", rare=True),
+    _gauge("skyreels_autoscale_replicas", "Replicas that scaling asks for.", "autoscaler", "pool"),
     _gauge(
         "skyreels_autoscale_backlog_seconds",
         "Work that waits and runs, in seconds of one slot.",
         "autoscaler",
         "pool",
         unit="seconds",
-        rare=True,
     ),
     _counter(
         "skyreels_autoscale_decisions_total",
@@ -223,7 +218,6 @@ _ALL = (
         "pool",
         "direction",
         "why",
-        rare=True,
     ),
 )  # fmt: skip
 

@@ -21,14 +21,13 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One graph. `unit` is Grafana's; `rare` panels are empty until something goes wrong, or is used."""
+    """One graph. `unit` is Grafana's."""
 
     title: str
     queries: tuple[Query, ...]
     unit: str = "short"
     help: str = ""
     needs: Needs = ""
-    rare: bool = False
     stacked: bool = False
 
 
@@ -130,14 +129,12 @@ STAGES = Dashboard(
             "Rebuilds and watchdog",
             (_rate("skyreels_group_rebuilds_total", "reason"), _rate("skyreels_watchdog_events_total", "event")),
             "ops",
-            rare=True,
         ),
-        Panel("Stages that were repeated", (_rate("skyreels_retries_total", "stage, reason"),), "ops", rare=True),
+        Panel("Stages that were repeated", (_rate("skyreels_retries_total", "stage, reason"),), "ops"),
         Panel(
             "Calls that failed or were lost",
             (_rate("skyreels_stage_failures_total", "stage, code"), _rate("skyreels_lost_total", "stage")),
             "ops",
-            rare=True,
         ),
         Panel(
             "Time until weights are loaded",
@@ -151,14 +148,13 @@ STAGES = Dashboard(
             "s",
         ),
         Panel("Job store", _quantiles("skyreels_store_seconds", "operation", 0.5, 0.99), "s"),
-        Panel("Job store: no answer", (_rate("skyreels_store_outages_total", "operation"),), "ops", rare=True),
-        Panel("Replicas that scaling asks for", (_level("skyreels_autoscale_replicas", "pool"),), rare=True),
-        Panel("Work that scaling sees", (_level("skyreels_autoscale_backlog_seconds", "pool"),), "s", rare=True),
+        Panel("Job store: no answer", (_rate("skyreels_store_outages_total", "operation"),), "ops"),
+        Panel("Replicas that scaling asks for", (_level("skyreels_autoscale_replicas", "pool"),)),
+        Panel("Work that scaling sees", (_level("skyreels_autoscale_backlog_seconds", "pool"),), "s"),
         Panel(
             "Scaling decisions",
             (_rate("skyreels_autoscale_decisions_total", "pool, direction, why"),),
             "ops",
-            rare=True,
         ),
     ),
 )
@@ -168,15 +164,15 @@ JOBS = Dashboard(
     "SkyReels / Jobs and tenants",
     (
         Panel("Jobs that ended, by model", (_rate("skyreels_jobs_total", "model, state"),), "ops"),
-        Panel("Jobs that failed, by reason", (_rate("skyreels_job_failures_total", "code"),), "ops", rare=True),
+        Panel("Jobs that failed, by reason", (_rate("skyreels_job_failures_total", "code"),), "ops"),
         Panel("Jobs that ended, by tenant", (_rate("skyreels_tenant_jobs_total", "tenant, state"),), "ops"),
         Panel("Waiting calls, by tenant", (_level("skyreels_tenant_ready", "tenant"),), stacked=True),
         Panel("Device time that waiting tenants have had", (_level("skyreels_tenant_device_seconds", "tenant"),), "s"),
         Panel("Device time that was of use", (_rate("skyreels_useful_seconds_total", "stage"),), "s", stacked=True),
-        Panel("Work thrown away", (_rate("skyreels_wasted_seconds_total", "stage, reason"),), "s", rare=True),
+        Panel("Work thrown away", (_rate("skyreels_wasted_seconds_total", "stage, reason"),), "s"),
         Panel("Share thrown away", (Query("skyreels:work_wasted:ratio_rate1h", "of the last hour"),), "percentunit"),
-        Panel("Attempts to deliver", (_rate("skyreels_deliveries_total", "kind, outcome"),), "ops", rare=True),
-        Panel("Time of a delivery", _quantiles("skyreels_delivery_seconds", "kind", 0.5, 0.95), "s", rare=True),
+        Panel("Attempts to deliver", (_rate("skyreels_deliveries_total", "kind, outcome"),), "ops"),
+        Panel("Time of a delivery", _quantiles("skyreels_delivery_seconds", "kind", 0.5, 0.95), "s"),
         Panel("Deliveries not made", (_level("skyreels_deliveries", "kind, state"),)),
         Panel("Oldest due delivery", (Query("max(ray_skyreels_delivery_oldest_due_seconds)", "waits"),), "s"),
         Panel(

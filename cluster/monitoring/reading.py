@@ -121,14 +121,14 @@ def overview(before: Reading, now: Reading) -> Overview:
         stages=[
             Stage(
                 name,
-                int(slots[name]),
+                int(slots.get(name, 0)),
                 int(busy.get(name, 0)),
                 int(ready.get(name, 0)),
                 oldest.get(name, 0.0),
                 waits.get(name),
                 calls.get(name),
             )
-            for name in sorted(slots)
+            for name in sorted({*slots, *busy, *ready})  # nobody has slots for a stage whose pool is at nothing
         ],
         groups=[
             Group(

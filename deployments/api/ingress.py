@@ -46,7 +46,9 @@ class Api:
         self._work = asyncio.Event()
         self._waker = asyncio.create_task(self._wake_others())
         self._tracer = Tracer(config.tracing, "Api")
-        self._store = open_store(config.store_url, TracedStore(self._tracer, StoreMetrics()))
+        self._store = open_store(
+            config.store_url, TracedStore(self._tracer, StoreMetrics(config.served, config.stages))
+        )
         await self._store.open()
         artifacts = ArtifactStore.of(config)
         self._fetcher = Fetcher(config.media)

@@ -151,12 +151,14 @@ def status(url: Url = DEFAULT_URL) -> None:
     jobs = ", ".join(f"{count} {state}" for state, count in report["jobs"].items() if count) or "none"
     console.print(f"profile {report['profile']} · {report['topology']} · auth {report['auth']} · jobs: {jobs}")
     stages = Table("stage", "slots", "running", "waiting")
-    for stage, slots in sorted(report["slots"].items()):
-        stages.add_row(stage, str(slots), str(report["busy"].get(stage, 0)), str(report["ready"].get(stage, 0)))
+    slots, busy, ready = report["slots"], report["busy"], report["ready"]
+    for stage in sorted({*slots, *busy, *ready}):
+        counts = [counts.get(stage, 0) for counts in (slots, busy, ready)]
+        stages.add_row(stage, *map(str, counts), style="red" if not counts[0] and any(counts) else None)
     replicas = Table("pool", "node", "pid", "loaded", "works on")
     for worker in report["workers"]:
         calls = [
-            f"{call['stage']} {call['step']}/{call['steps']} of {call['video_id']}"
+            f"{call['stage']} {how_far(call)}of {call['video_id']}"
             for call in report["running"]
             if call["worker"] == worker["id"]
         ]
@@ -165,6 +167,12 @@ def status(url: Url = DEFAULT_URL) -> None:
     console.print(stages, replicas)
     for reason in report["misplaced"].values():
         console.print(f"[red]{reason}[/]", soft_wrap=True)
+
+
+def how_far(call: dict[str, Any]) -> str:
+    """How far a running call is, where it says so: its chunk of a chain, its step."""
+    chunk = f"chunk {call['chunk']} " if call["chunk"] else ""
+    return chunk + (f"{call['step']}/{call['steps']} " if call["steps"] else "")
 
 
 def list_videos(

@@ -61,10 +61,11 @@ def render(view: Overview) -> RenderableType:
     jobs = " · ".join(f"{count} {state}" for state, count in view.jobs.items() if count) or "none"
     ended = " · ".join(f"{rate * 60:.1f} {state}/min" for state, rate in view.ended_per_s.items() if rate)
     head = Text(f"jobs: {jobs}" + (f"   ended: {ended}" if ended else ""))
-    stages = Table("stage", "slots", "busy", "waiting", "oldest", "queue", "call")
+    stages = Table("stage", "slots", "busy", "waiting", "oldest", "≈ queue", "≈ call")  # means as coarse as buckets
     for stage in view.stages:
         counts = (str(stage.slots), str(stage.busy), str(stage.ready))
-        stages.add_row(stage.name, *counts, _span(stage.oldest_s), _span(stage.queue_s), _span(stage.call_s))
+        spans = (_span(stage.oldest_s), _span(stage.queue_s), _span(stage.call_s))
+        stages.add_row(stage.name, *counts, *spans, style="red" if stage.ready and not stage.slots else None)
     groups = Table("group", "residents", "busy", "unsaved")
     for group in view.groups:
         share = "–" if group.busy is None else f"{min(group.busy, 1.0):.0%}"

@@ -12,7 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from typing import Any
 
 from cluster.config import Config
@@ -39,8 +39,7 @@ class Controller:
     def __init__(
         self, ranks: Ranks, config: Config, *, residents: int, metrics: GroupMetrics, log: logging.Logger, told: Told
     ) -> None:
-        names = [served.name for served in config.models]
-        self._crew = Crew(ranks, config.denoise, names[: config.denoise.loaded], log)
+        self._crew = Crew(ranks, config.denoise, config.served[: config.denoise.loaded], log)
         self._config = config
         self._limits = config.denoise
         self._places = residents
@@ -55,6 +54,7 @@ class Controller:
         self._kill_s: float | None = None  # when the replica will be killed
         self._ailment: str | None = None
         self._task: asyncio.Task[None] | None = None
+        self._teller: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Brings the ranks up with the first model loaded.
@@ -68,12 +68,14 @@ class Controller:
             raise ConfigError(f"The group of ranks does not start: {broken.reason}") from broken
         await self._told(self._crew.models)
         self._task = asyncio.create_task(self._run())
+        self._teller = asyncio.create_task(self._tell())
 
     async def close(self) -> None:
-        """Ends the loop and the ranks."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        """Ends the loops and the ranks."""
+        loops = [loop for loop in (self._task, self._teller) if loop is not None]
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
         try:
             await self._crew.stop()
         except GroupBroken as broken:
@@ -130,6 +132,13 @@ class Controller:
             except GroupBroken as broken:
                 await self._rebuild(broken)
 
+    async def _tell(self) -> None:
+        """Apart from the steps: one may last for longer than Ray remembers a gauge."""
+        while True:
+            unsaved = (resident.unsaved_s for resident in self._residents.values() if resident.saves)
+            self._metrics.holds(len(self._residents), self._places, max(unsaved, default=0.0))
+            await asyncio.sleep(METRICS_S)
+
     async def _tick(self) -> None:
         """One decision and what follows from it; waits when there is nothing to do."""
         self._wake.clear()
@@ -143,9 +152,7 @@ class Controller:
         if key is not None:
             await self._step(self._residents[key])
         elif not self._waiting and not self._residents:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(METRICS_S):
-                    await self._wake.wait()
+            await self._wake.wait()
 
     async def _remove(self) -> None:
         """Forgets jobs that nobody waits for."""
@@ -154,8 +161,6 @@ class Controller:
             if resident.gone:
                 await self._order(commands.Drop(key))
                 del self._residents[key]
-        unsaved_s = max((resident.unsaved_s for resident in self._residents.values() if resident.saves), default=0.0)
-        self._metrics.holds(len(self._residents), self._places, unsaved_s)
 
     async def _admit(self) -> None:
         """Gives free places to those who wait, in the order they came. Weights go only when nobody uses them."""

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from loadtest.local import free_ports
 from tests.integration.system import until
+
+CHART = Path(__file__).parents[2] / "helm/skyreels"
+SCRAPE = "2s"
 
 
 @dataclass(frozen=True)
@@ -110,14 +114,17 @@ class Prometheus:
         assert answer.is_success, answer.text
         return answer.json()["data"]
 
-    def query(self, expr: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.get("query", query=expr)["result"]
+    def since(self, began: float, expr: str) -> list[dict[str, Any]]:
+        """The series that an expression had at any time since then, with their values."""
+        found: list[dict[str, Any]] = self.get(
+            "query_range", query=expr, start=str(began), end=str(time.time()), step=SCRAPE
+        )["result"]
         return found
 
 
 @contextmanager
 def scraping(folder: Path, target: str, rules: Path) -> Iterator[Prometheus]:
-    """Debian's Prometheus, which scrapes the target and evaluates copies of the rules, both every second."""
+    """Debian's Prometheus, which scrapes the target and evaluates copies of the rules, both every two seconds."""
     binary = shutil.which("prometheus")
     if binary is None:
         pytest.skip("needs Prometheus: apt-get install prometheus")
@@ -125,10 +132,10 @@ def scraping(folder: Path, target: str, rules: Path) -> Iterator[Prometheus]:
     for path in rules.glob("*.yaml"):
         groups = yaml.safe_load(path.read_text())
         for group in groups["groups"]:
-            group["interval"] = "1s"
+            group["interval"] = SCRAPE
         (folder / path.name).write_text(yaml.safe_dump(groups))
     config = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "global": {"scrape_interval": SCRAPE, "evaluation_interval": SCRAPE},
         "rule_files": [str(folder / path.name) for path in rules.glob("*.yaml")],
         "scrape_configs": [{"job_name": "ray", "static_configs": [{"targets": [target]}]}],
     }

@@ -1,4 +1,4 @@
-"""Custom resource definitions at work: defaults are filled in, unknown fields pruned, the rest checked."""
+"""Custom resource definitions at work: defaults are filled in, unknown fields pruned, the rest checked, rules too."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import jsonschema
 
 from tests import crds
+from tests.cel_rules import broken
 
 Object = dict[str, Any]
 
@@ -29,8 +30,8 @@ class Definition:
     def versions(self) -> tuple[str, ...]:
         return tuple(self._schemas)
 
-    def stored(self, found: Object, version: str) -> tuple[Object, list[Object]]:
-        """The object as it would be stored, and the causes of a refusal."""
+    def stored(self, found: Object, version: str, live: Object | None) -> tuple[Object, list[Object]]:
+        """The object as it would be stored in place of a living one, and the causes of a refusal."""
         found = copy.deepcopy(found)
         schema = self._schemas[version]
         body = {key: value for key, value in found.items() if key in {"spec", "status"}}
@@ -50,6 +51,9 @@ class Definition:
             }
             for error in self._checks[version].iter_errors(body)
         ]
+        if not causes:
+            told = broken(whole, body) if live is None else broken(whole, body, live)
+            causes = [{"reason": "FieldValueInvalid", "field": path, "message": message} for path, message in told]
         return found, causes
 
 

@@ -341,7 +341,7 @@ class KubeServer:
                 if live is not None and not status:
                     after.pop("status", None)
                     after |= {"status": live["status"]} if "status" in live else {}
-                after, causes = definition.stored(after, request.version)
+                after, causes = definition.stored(after, request.version, live)
                 if causes:
                     message = f'{definition.kind} "{request.name}" is invalid'
                     raise Refusal(422, "Invalid", message, causes=causes)

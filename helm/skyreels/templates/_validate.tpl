@@ -73,7 +73,7 @@
 {{- if and (gt $hosts 1) (not $gpus) -}}{{- $say = append $say "hostsPerReplica above 1 is for GPU nodes" -}}{{- end -}}
 {{- if and $g.fabricTopologyKey (eq $hosts 1) -}}{{- $say = append $say "fabricTopologyKey says where the hosts of a replica are, but it has only one" -}}{{- end -}}
 {{- if and $g.fabricTopologyKey (semverCompare "<1.31.0-0" $.root.Capabilities.KubeVersion.Version) -}}{{- $say = append $say (printf "fabricTopologyKey needs matchLabelKeys of Kubernetes 1.31 or newer; this is %s" $.root.Capabilities.KubeVersion.Version) -}}{{- end -}}
-{{- if and $g.pdb $g.pdb.enabled (gt (int64 ($g.pdb.minAvailable | default 1)) (mul $min $hosts)) -}}{{- $say = append $say "pdb.minAvailable is above the number of pods at min, so no node could ever be drained" -}}{{- end -}}
+{{- if and $g.pdb $g.pdb.enabled (gt (int64 ($g.pdb.minAvailable | default 1)) $min) -}}{{- $say = append $say "pdb.minAvailable is above the number of pods that are ready at min, one of each replica, so no node could ever be drained" -}}{{- end -}}
 {{- range $say -}}
 {{- include "skyreels.bad" (dict "found" $.found "say" (printf "pools.%s: %s" $name .)) -}}
 {{- end -}}

@@ -51,6 +51,7 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> Iterator[Exported]:
         monkeypatch.setattr(kind, method, record)
 
     recording(metrics.Counter, True, "inc")
+    recording(metrics.Counter, True, "_record")
     recording(metrics.Gauge, False, "set")
     recording(metrics.Histogram, True, "observe")
     yield out
@@ -97,12 +98,23 @@ def test_a_counter_never_falls(exported: Exported) -> None:
     assert exported.of("skyreels_group_busy_seconds_total") == 2
 
 
+def test_a_counter_begins_at_zero_without_losing_what_it_counts(exported: Exported) -> None:
+    counter = Counter("skyreels_retries_total")
+    counter.begin(stage=("text", "denoise"), reason=("released", "made up"))
+    assert set(exported.series.values()) == {0.0}
+    assert exported.values("skyreels_retries_total", "reason") == {"released", OTHER}
+    counter.inc(tags={"stage": "text", "reason": "released"})
+    assert exported.of("skyreels_retries_total", stage="text", reason="released") == 1
+
+
 def attempt(outcome: Outcome, useful_s: float, wasted_s: float, reason: str | None = None) -> Attempt:
     return Attempt("denoise", 0, 0, 1, 1, "w1", 2, useful_s, wasted_s, 9.0, outcome, reason)
 
 
 def test_what_commits_end_is_counted(exported: Exported) -> None:
-    told = telemetry.StoreMetrics()
+    told = telemetry.StoreMetrics(["skyreels-v3-r2v"], ["denoise"])
+    assert exported.of("skyreels_jobs_total", state="failed", model="skyreels-v3-r2v") == 0  # there before any has
+    assert exported.of("skyreels_wasted_seconds_total", stage="denoise", reason="worker_lost") == 0
     done = Ended("j1", "acme", "skyreels-v3-r2v", JobState.DONE, None, EPOCH, EPOCH + timedelta(seconds=40), None)
     failed = Ended("j2", "acme", "skyreels-v3-r2v", JobState.FAILED, "non_finite", EPOCH, EPOCH, None)
     lost = attempt(Outcome.LOST, 3.0, 5.0, "worker_lost")

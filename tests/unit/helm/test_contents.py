@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 
 from cluster.kube.fingerprint import differences, fingerprint, keeps_cluster
 from cluster.kube.preflight import RIGHTS
+from cluster.monitoring.write import ALERTS
 from tests.unit.helm.engine import (
     CHART,
     PROFILES,
@@ -477,3 +479,10 @@ def test_the_operators_role_is_what_the_operations_ask_for() -> None:
         for verb in rule["verbs"]
     }
     assert granted == {(kind.group, kind.plural, verb) for verb, kind in RIGHTS}
+
+
+def test_the_alert_on_missing_weights_knows_who_fetches_them() -> None:
+    (found,) = of_kind(render(values_of(BASE, SWITCHES["weights: on nodes"])), "DaemonSet")
+    (alert,) = [alert for alert in ALERTS["skyreels-fleet"] if alert.name == "SkyreelsWeightsCacheMissing"]
+    (pattern,) = re.findall('daemonset=~"(.+?)"', alert.expr)
+    assert re.fullmatch(pattern, found["metadata"]["name"])

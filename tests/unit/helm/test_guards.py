@@ -76,7 +76,11 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "fabric of one host": (at(DISAGG, pools={"dit": {"fabricTopologyKey": "rack"}}), "but it has only one"),
     "budget above the minimum": (
         at(DISAGG, pools={"dit": {"pdb": {"enabled": True, "minAvailable": 2}}}),
-        r"pools\.dit: pdb\.minAvailable is above the number of pods at min",
+        r"pools\.dit: pdb\.minAvailable is above the number of pods that are ready at min",
+    ),
+    "budget of hosts that are never ready": (
+        at(USP16, pools={"dit": {"pdb": {"enabled": True, "minAvailable": 2}}}),
+        "that are ready at min, one of each replica",
     ),
     "token of an old Ray": (at(DEV, ray={"version": "2.51.0"}), r"authToken needs Ray 2\.52 or newer"),
     "namespace in Redis": (

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.crds import schemas
-from tests.unit.helm.engine import NEWEST, cluster_of, rayservice, refused, values_of
+from tests.unit.helm.engine import NEWEST, cluster_of, of_kind, rayservice, refused, render, values_of
 from tests.unit.helm.kuberay_rules import violations
 
 Change = Callable[[dict[str, Any]], object]
@@ -25,6 +25,15 @@ def worker(service: dict[str, Any]) -> Any:
 
 def env(service: dict[str, Any], name: str, value: str = "1") -> None:
     head(service)["template"]["spec"]["containers"][0]["env"].append({"name": name, "value": value})
+
+
+ROUTE = {"httpRoute": {"enabled": True, "parentRefs": [{"name": "gw"}]}}
+PARENT = {"name": "gw"}
+REDIRECT = {"type": "RequestRedirect", "requestRedirect": {"hostname": "other.example"}}
+
+
+def rule(route: dict[str, Any]) -> Any:
+    return route["spec"]["rules"][0]
 
 
 def strategy(service: dict[str, Any], **options: object) -> None:
@@ -95,6 +104,34 @@ def test_the_schemas_refuse_unknown_and_misplaced_fields() -> None:
     }
     (told,) = refused([budget], NEWEST)
     assert "minAvailabel" in told
+
+
+Broken = tuple[str, dict[str, Any], Change, str]
+RULED: list[Broken] = [
+    ("RayService", {}, lambda s: s["spec"].update(managedBy="me"), "spec.managedBy"),
+    ("HTTPRoute", ROUTE, lambda s: rule(s).update(filters=[REDIRECT]), "must not be used together with backendRefs"),
+    ("HTTPRoute", ROUTE, lambda s: rule(s).update(filters=[{"type": "CORS"}]), "filter.cors must be specified"),
+    ("HTTPRoute", ROUTE, lambda s: rule(s)["backendRefs"][0].pop("port"), "Must have port for Service reference"),
+    ("HTTPRoute", ROUTE, lambda s: s["spec"]["parentRefs"].append(PARENT), "sectionName must be unique"),
+    (
+        "HTTPRoute",
+        ROUTE,
+        lambda s: rule(s).update(timeouts={"request": "1s", "backendRequest": "2s"}),
+        "backendRequest",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "switch", "change", "told"), RULED, ids=[told for *_, told in RULED])
+def test_a_rule_of_a_definition_is_broken_and_told(
+    kind: str, switch: dict[str, Any], change: Change, told: str
+) -> None:
+    (found,) = of_kind(render(values_of("disagg-h200-l40s", switch)), kind)
+    found = copy.deepcopy(found)
+    assert schemas().errors(found) == []
+    change(found)
+    (error,) = schemas().errors(found)
+    assert told in error
 
 
 def test_defaults_come_before_the_check() -> None:

@@ -76,6 +76,18 @@ def test_what_the_definition_refuses_names_the_field(cluster: Cluster) -> None:
         cluster.apply(broken)
 
 
+def test_what_a_rule_of_the_definition_refuses_is_told_when_it_changes(server: KubeServer, cluster: Cluster) -> None:
+    service = ray_service()
+    options = {"backend": "rocksdb", "storage": {"claimName": "gcs"}}
+    service["spec"]["rayClusterConfig"]["gcsFaultToleranceOptions"] = options
+    cluster.apply(service)
+    options["storage"] = {"claimName": "other"}
+    cluster.apply(service)
+    options["backend"] = "redis"
+    with pytest.raises(ConfigError, match=r"gcsFaultToleranceOptions\.backend: .*immutable"):
+        cluster.apply(service)
+
+
 # -- server-side apply -------------------------------------------------------------------------------------------
 def test_apply_keeps_what_others_set_and_removes_what_it_drops(server: KubeServer, cluster: Cluster) -> None:
     cluster.apply(config_map(a="1", b="2"))

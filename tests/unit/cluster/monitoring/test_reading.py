@@ -62,6 +62,12 @@ def test_one_reading_has_no_rates() -> None:
     assert view.stages[0].queue_s is None
 
 
+def test_a_stage_that_waits_is_shown_although_nobody_has_slots_for_it() -> None:
+    view = overview(*[read(['ray_skyreels_stage_ready{stage="decode"} 3.0\n'], 0.0)] * 2)
+    (stage,) = view.stages
+    assert (stage.name, stage.slots, stage.ready) == ("decode", 0, 3)
+
+
 def test_an_endpoint_without_us() -> None:
     nothing = read(["ray_other 1.0\n", ""], 0.0)
     assert overview(nothing, nothing).stages == []

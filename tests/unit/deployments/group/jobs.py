@@ -86,7 +86,7 @@ class Works:
     def __post_init__(self) -> None:
         self.artifacts = ArtifactStore(self.config.artifacts_root)
         self.transport = DurableTransport(self.artifacts, cache_nbytes=0)
-        self.stage_metrics = StageMetrics()
+        self.stage_metrics = StageMetrics(self.pool.stages)
 
     @property
     def pool(self) -> Pool:

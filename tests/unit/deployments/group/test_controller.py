@@ -136,6 +136,22 @@ def all_done(results: list[Result | BaseException]) -> bool:
     return all(isinstance(result, Result) for result in results)
 
 
+async def test_what_a_group_holds_is_told_while_a_step_lasts(
+    tmp_path: Path, ranks: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.group.controller.METRICS_S", 0.01)
+    works = Works(config(tmp_path / "weights", tmp_path, denoise={"step_floor_s": 200.0, "step_timeout_s": 200.0}))
+    controller = works.controller(ranks)
+    await controller.start()
+    ranks.on(is_step("a"), HANG)
+    job = asyncio.create_task(controller.run(await works.call("a")))
+    while works.metrics.held.count((1, 2, 0.0)) < 3:
+        await asyncio.sleep(0.01)
+    job.cancel()
+    await asyncio.gather(job, return_exceptions=True)
+    await controller.close()
+
+
 async def test_the_order_of_one_job(works: Works, ranks: Scripted, controller: Controller) -> None:
     assert all_done(await run(works, controller, "a"))
     await run(works, controller, "next")  # its place has been given back before
