@@ -72,6 +72,15 @@ class Artifacts(_Section):
     redirect_s: Annotated[int, Field(ge=10, le=3600)] = Field(default=300, description="how long a signed URL is good")
 
 
+class Cache(_Section):
+    """Encodings of texts, sounds and images, kept for the next request with the same input."""
+
+    enabled: bool = True
+    memory_nbytes: Annotated[int, Field(ge=0)] = Field(default=256 * 2**20, description="in each replica")
+    store_nbytes: Annotated[int, Field(ge=0)] = Field(default=4 * 2**30, description="among the artifacts; 0 = none")
+    keep_s: Positive = Field(default=24 * 3600.0, description="among the artifacts, at most")
+
+
 class Files(_Section):
     """Files that clients upload to use in their requests."""
 
@@ -198,6 +207,7 @@ class Config(_Section):
     store: Store = Store()
     artifacts: Artifacts = Artifacts()
     files: Files = Files()
+    cache: Cache = Cache()
     media: MediaLimits = MediaLimits()
     api: Api = Api()
     delivery: Deliveries = Deliveries()

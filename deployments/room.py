@@ -7,13 +7,14 @@ handles. Components are synchronous: they run on the stage's own thread, so the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import ParamSpec, Protocol, TypeVar
 
 from cluster.records import Artifact, Handle
 from components.values import Value
+from deployments.cache import EncodingCache, key_of
 from deployments.call import Call, Result
 from deployments.final import final_handle
 from deployments.transport import Transport
@@ -38,6 +39,7 @@ class Room(Call):
 
     transport: Transport
     executor: Executor
+    cache: EncodingCache
 
     async def compute(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a component's function on the stage's thread."""
@@ -51,6 +53,25 @@ class Room(Call):
             value = await self.transport.get(handle, self.hints.get(handle.key))
         if not isinstance(value, kind):
             raise TypeError(f"port {port} holds {value.kind}, not {kind.kind}")
+        return value
+
+    async def recall(
+        self,
+        kind: type[V],
+        weights: str,
+        inputs: Mapping[str, object],
+        compute: Callable[[], Awaitable[V]],
+        *,
+        private: bool = True,
+    ) -> V:
+        """What `compute` makes of these inputs with these weights, or what was made of the same before: by this tenant,
+        or by anybody where the inputs are not private. `inputs` names everything that the value depends on.
+        """
+        stage, tenant = self.work.call.ref.stage, self.work.tenant_id if private else None
+        value, found = await self.cache.recall(key_of(stage, weights, tenant, {**inputs, "kind": kind.kind}), compute)
+        self.metrics.cache.looked_up(stage, found, self.cache.nbytes)
+        if not isinstance(value, kind):
+            raise TypeError(f"the cache holds {value.kind}, not {kind.kind}")
         return value
 
     async def close(self, produced: Produced) -> Result:

@@ -41,6 +41,17 @@ class Weights:
                 loaded[key] = loader(root, self.placement)
         return {name: loaded[keys[self.roots[name]]] for name in names}
 
+    def identify(self, parts: Iterable[str], graphs: Iterable[str] | None = None) -> dict[str, str]:
+        """What a component computes with, in a word for each served model (of these kinds of graph): the content of its
+        files and folders (those of `parts` that the checkpoint has), device and dtype. Equal words, equal results.
+        """
+        names = [name for name in self.roots if graphs is None or MODELS[name].graph in graphs]
+        words = {
+            root: checkpoints.sample([path for part in parts if (path := root / part).exists()])
+            for root in dict.fromkeys(self.roots[name] for name in names)
+        }
+        return {name: f"{words[self.roots[name]]} {self.placement}" for name in names}
+
 
 def _identity(root: Path, file: str | None) -> object:
     """What tells apart a component's weights: the checkpoint, or size and both ends of its one file."""

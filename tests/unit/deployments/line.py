@@ -93,22 +93,23 @@ def checkpoints(folder: Path, names: tuple[str, ...]) -> str:
 
 
 @asynccontextmanager
-async def open_line(folder: Path, models: str) -> AsyncIterator[Line]:
-    stages_ = "[text, audio, vision, condition, source, denoise, decode]"
+async def open_line(folder: Path, models: str, more: str = "", stages: str = "") -> AsyncIterator[Line]:
+    """`more` is added to the configuration, `stages` to those that every model has."""
+    hosted = f"[text, audio, vision, condition, source, denoise, decode{stages and ', ' + stages}]"
     config = parse(
         f"profile: test\ntopology: monolith\nstate_dir: {folder / 'state'}\nmodels: {models}\n"
-        f"pools: [{{name: All, stages: {stages_}}}]\ndenoise: {{loaded: 4}}\n",
+        f"pools: [{{name: All, stages: {hosted}}}]\ndenoise: {{loaded: 4}}\n" + more,
         "test",
     )
     async with open_edge(folder, config=config) as edge:
         leadership = await edge.store.lead("s1", 600.0)
         assert leadership is not None
         await edge.store.register(worker("w1", **dict.fromkeys(config.pools[0].stages, 1)))
-        stages = await load_stages(config, config.pools[0], edge.artifacts, LOG)
+        loaded = await load_stages(config, config.pools[0], edge.artifacts, LOG)
         try:
-            yield Line(edge, Play(edge.store, leadership), stages, Scratch(folder / "scratch"))
+            yield Line(edge, Play(edge.store, leadership), loaded, Scratch(folder / "scratch"))
         finally:
-            for stage in stages.values():
+            for stage in loaded.values():
                 await stage.close()
 
 
