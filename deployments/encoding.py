@@ -11,13 +11,14 @@ from cluster.chains import prefix_frames
 from cluster.config import MediaLimits
 from cluster.records import Request
 from cluster.registry import MODELS
+from cluster.wiring import PROMPT
 from components import text_original, vae_original
 from components.denoiser.avatar import CONNECTION_PROMPT
 from components.image import letterbox
 from components.media.image import read
 from components.text import TextEncoder
 from components.vae import Vae
-from components.values import Condition, Frames, PrefixCondition, TextContext
+from components.values import Condition, Frames, PrefixCondition, PromptText, TextContext
 from deployments.inputs import input_bytes, input_file
 from deployments.portrait import WindowCondition
 from deployments.room import Produced, Room
@@ -38,7 +39,8 @@ class TextStage:
 
     async def run(self, room: Room) -> Produced:
         request = room.request
-        texts = {"context": request.prompt}
+        extended = (await room.open(PROMPT, PromptText)).text if PROMPT in room.work.inputs else None
+        texts = {"context": extended or request.prompt}
         if MODELS[request.model].graph == "avatar":
             texts["connection"] = CONNECTION_PROMPT
         values = {port: await self._rows(room, text) for port, text in texts.items()}

@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
 
-from cluster.records import Artifact, Handle
+from cluster.records import Artifact, Extension, Handle
 from components.values import Value
 from deployments.cache import EncodingCache, key_of
 from deployments.call import Call, Result
@@ -31,6 +31,7 @@ class Produced:
     values: Mapping[str, Value] = field(default_factory=dict)
     files: Mapping[str, Handle] = field(default_factory=dict)
     artifact: Artifact | None = None
+    extension: Extension | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Room(Call):
                 handles[port] = await self.transport.put(self.key(f"{port}.safetensors"), value)
         if produced.artifact is not None:
             handles["video"] = final_handle(produced.artifact)
-        return Result(handles, produced.artifact, self.transport.lend(handles.values()))
+        return Result(handles, produced.artifact, self.transport.lend(handles.values()), produced.extension)
 
 
 class Computation(Protocol):
@@ -90,3 +91,15 @@ class Computation(Protocol):
 
     async def run(self, room: Room) -> Produced:
         """Does the work of one call; raises Revoked from the lease when it must stop."""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A computation that runs something beside the process."""
+
+    @property
+    def ailment(self) -> str | None:
+        """Why it cannot work any more, in a sentence; None while it can."""
+
+    def close(self) -> None:
+        """Ends what it has started. Blocks."""

@@ -6,6 +6,7 @@ instead (`deployments.group`).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 
@@ -20,7 +21,8 @@ from deployments.decoding import DecodeStage
 from deployments.encoding import ConditionStage, TextStage
 from deployments.failures import translated
 from deployments.portrait import AudioStage, VisionStage
-from deployments.room import Computation, Room
+from deployments.prompting import PromptStage
+from deployments.room import Computation, Engine, Room
 from deployments.source import SourceStage
 from deployments.telemetry import logger
 from deployments.transport import Transport
@@ -31,6 +33,7 @@ HANDOFF_NBYTES = 512 * 2**20  # hand-off values kept in the process; the durable
 
 
 STAGES: Mapping[str, Callable[[Weights], Computation]] = {
+    "prompt": PromptStage,
     "text": TextStage,
     "audio": AudioStage,
     "vision": VisionStage,
@@ -78,10 +81,12 @@ class ComputingStage:
 
     @property
     def ailment(self) -> str | None:
-        return None
+        return self._computation.ailment if isinstance(self._computation, Engine) else None
 
     async def close(self) -> None:
         await self._cache.settle()
+        if isinstance(self._computation, Engine):
+            await asyncio.to_thread(self._computation.close)
         self._executor.shutdown(wait=False)
 
 

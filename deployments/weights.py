@@ -11,6 +11,7 @@ from typing import TypeVar
 from cluster.config import Config
 from cluster.pools import Pool
 from cluster.registry import MODELS
+from cluster.wiring import PROMPT
 from components import checkpoints
 from components.device import Placement
 
@@ -65,6 +66,7 @@ def _identity(root: Path, file: str | None) -> object:
 
 
 def resolve(config: Config, pool: Pool) -> Weights:
-    """Finds (or downloads) every served checkpoint. CheckpointMismatch, Unsupported."""
-    roots = {served.name: checkpoints.resolve(served.checkpoint, served.revision) for served in config.models}
+    """Finds (or downloads) every served checkpoint that the pool may need. CheckpointMismatch, Unsupported."""
+    served_here = () if set(pool.stages) <= {PROMPT} else config.models  # which has a checkpoint of its own
+    roots = {served.name: checkpoints.resolve(served.checkpoint, served.revision) for served in served_here}
     return Weights(config, roots, Placement.of("cuda" if pool.num_gpus > 0 else "cpu"))

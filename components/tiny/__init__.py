@@ -3,20 +3,23 @@
 from collections.abc import Callable, Mapping
 
 from components.tiny.avatar import write_avatar
+from components.tiny.extender import write_extender
 from components.tiny.extension import write_extension
 from components.tiny.r2v import write_r2v
 from components.tiny.release import TinySizes
 
-__all__ = ["BY_NAME", "WRITERS", "TinySizes", "write_avatar", "write_extension", "write_r2v"]
+__all__ = ["BY_NAME", "WRITERS", "TinySizes", "write_avatar", "write_extender", "write_extension", "write_r2v"]
 
 WRITERS: Mapping[str, Callable[..., None]] = {  # by task; two tasks have their weights in one checkpoint
     "reference_to_video": write_r2v,
     "single_shot_extension": write_extension,
     "shot_switching_extension": write_extension,
     "talking_avatar": write_avatar,
+    "prompt_extension": write_extender,
 }
 BY_NAME: Mapping[str, Callable[..., None]] = {  # by the folder that profiles give them
     "tiny-r2v": write_r2v,
     "tiny-v2v": write_extension,
     "tiny-a2v": write_avatar,
+    "tiny-extender": write_extender,
 }

@@ -150,6 +150,8 @@ def status(url: Url = DEFAULT_URL) -> None:
     console = Console()
     jobs = ", ".join(f"{count} {state}" for state, count in report["jobs"].items() if count) or "none"
     console.print(f"profile {report['profile']} · {report['topology']} · auth {report['auth']} · jobs: {jobs}")
+    if (extender := report["extender"]) is not None:
+        console.print(f"prompts are extended by {extender['checkpoint']} on {extender['backend']}", soft_wrap=True)
     stages = Table("stage", "slots", "running", "waiting")
     for stage, slots in sorted(report["slots"].items()):
         stages.add_row(stage, str(slots), str(report["busy"].get(stage, 0)), str(report["ready"].get(stage, 0)))

@@ -66,7 +66,7 @@ class Line:
                 Lease(work), self.play.store, self.edge.artifacts, self.metrics, folder, hints={}, laps=Laps()
             )
             result = await self.stages[ref.stage].run(around)
-        await self.play.store.complete(call, result.handles, result.artifact)
+        await self.play.store.complete(call, result.handles, result.artifact, extension=result.extension)
         self.done.append(ref)
 
     async def finish(self, video_id: str) -> dict[str, Any]:
