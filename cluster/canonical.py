@@ -41,6 +41,7 @@ _WORDS: Mapping[Dialect, Mapping[str, str]] = {
         "audio": "inputs.referenceImages[0].audio",
         "size": "width/height",
         "quality": "outputQuality",
+        "prompt_extend": "settings.promptExtend",
         "n": "numberResults",
         "webhook_url": "webhookURL",
         "upload_url": "uploadEndpoint",
@@ -77,6 +78,7 @@ class Draft:
     deadline_s: float | None = None
     output: Output = field(default_factory=Output)
     delivery: Delivery = field(default_factory=Delivery)
+    prompt_extend: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +310,7 @@ def canonical(model: Model, draft: Draft, given: Given, *, ttl_s: float) -> Requ
         masks=given.masks,
         include_source=draft.include_source,
         remixed_from=draft.remixed_from,
+        prompt_extend=draft.prompt_extend,
     )
 
 

@@ -21,7 +21,7 @@ from cluster.policy.autoscale import BACKLOG_S
 from cluster.pools import DENOISE, Count, Label, LabelRule, LabelValue, Pool, Positive
 from cluster.registry import MODELS, PRICES, Model, Price, PriceTable, Registry, tiny
 from cluster.tenancy import Limits
-from cluster.wiring import STAGES
+from cluster.wiring import PROMPT, STAGES
 
 
 def _off(value: object) -> object:
@@ -70,6 +70,37 @@ class Artifacts(_Section):
         default=True, description="content is fetched from S3 by a signed URL; false: through the Api"
     )
     redirect_s: Annotated[int, Field(ge=10, le=3600)] = Field(default=300, description="how long a signed URL is good")
+
+
+class Cache(_Section):
+    """Encodings of texts, sounds and images, kept for the next request with the same input."""
+
+    enabled: bool = True
+    memory_nbytes: Annotated[int, Field(ge=0)] = Field(default=256 * 2**20, description="in each replica")
+    store_nbytes: Annotated[int, Field(ge=0)] = Field(default=4 * 2**30, description="among the artifacts; 0 = none")
+    keep_s: Positive = Field(default=24 * 3600.0, description="among the artifacts, at most")
+
+
+class Prompt(_Section):
+    """The chat model that extends prompts, where a pool hosts the stage `prompt`."""
+
+    checkpoint: str | None = Field(default=None, description="directory or hub id, as Qwen/Qwen2.5-32B-Instruct")
+    revision: str | None = None
+    tiny: bool = Field(default=False, description="toy weights, written where they are expected")
+    backend: Literal["transformers", "vllm"] = "transformers"
+    tensor_parallel: Count = Field(default=1, description="GPUs of a replica that share each layer, with vllm")
+    memory_share: Annotated[float, Field(gt=0, le=1)] = Field(default=0.9, description="of each GPU, with vllm")
+    window: Count = Field(default=8192, description="tokens of question and answer together")
+    max_tokens: Count = Field(default=512, description="of an answer")
+    temperature: Annotated[float, Field(ge=0, le=2)] = Field(
+        default=0.0, description="0: the likeliest words, whatever the seed; above: draws that follow the job's seed"
+    )
+
+    @model_validator(mode="after")
+    def _shared(self) -> Self:
+        if self.tensor_parallel > 1 and self.backend != "vllm":
+            raise ValueError("tensor_parallel: only the backend vllm shares layers among GPUs")
+        return self
 
 
 class Files(_Section):
@@ -201,6 +232,8 @@ class Config(_Section):
     store: Store = Store()
     artifacts: Artifacts = Artifacts()
     files: Files = Files()
+    cache: Cache = Cache()
+    prompt: Prompt = Prompt()
     media: MediaLimits = MediaLimits()
     api: Api = Api()
     delivery: Deliveries = Deliveries()
@@ -238,7 +271,19 @@ class Config(_Section):
             raise ValueError(f"pools: names must be unique and not {', '.join(sorted(SERVICES))}")
         self._check_heights()
         self._check_heads()
+        self._check_prompt()
         return self
+
+    def _check_prompt(self) -> None:
+        """The stage that extends prompts and its model go together. ValueError."""
+        pool = next((pool for pool in self.pools if PROMPT in pool.stages), None)
+        if pool is None and self.prompt.checkpoint is not None:
+            raise ValueError(f"prompt.checkpoint: no pool hosts the stage {PROMPT}; add it to one, or leave this out")
+        if pool is not None and self.prompt.checkpoint is None:
+            raise ValueError(f"prompt.checkpoint: {pool.name} hosts the stage {PROMPT}, so a chat model must be named")
+        if pool is not None and 0 < pool.num_gpus < self.prompt.tensor_parallel:
+            needed = self.prompt.tensor_parallel
+            raise ValueError(f"pools: {pool.name} has {pool.num_gpus:g} GPUs; prompt.tensor_parallel needs {needed}")
 
     def _check_heights(self) -> None:
         """Ranks of a VAE hold a band of every picture each, at least one latent row. ValueError."""
@@ -275,6 +320,11 @@ class Config(_Section):
     @property
     def registry(self) -> Registry:
         return Registry(served.row() for served in self.models)
+
+    @property
+    def extends_prompts(self) -> bool:
+        """Whether prompts can be extended here."""
+        return any(PROMPT in pool.stages for pool in self.pools)
 
     @property
     def url(self) -> str:

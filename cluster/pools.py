@@ -21,7 +21,7 @@ Label = Annotated[
 _VALUE = "[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?"
 LabelValue = Annotated[str, Field(pattern=f"^{_VALUE}$")]
 LabelRule = Annotated[str, Field(pattern=rf"^!?({_VALUE}|in\({_VALUE}(, ?{_VALUE})*\))$")]
-STAGES = tuple(sorted(set().union(*wiring.STAGES.values())))
+STAGES = tuple(sorted({wiring.PROMPT}.union(*wiring.STAGES.values())))
 
 
 class Pool(BaseModel):

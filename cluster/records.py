@@ -161,10 +161,19 @@ class Request:
     masks: tuple[Media, ...] = ()  # where each speaker is in the portrait
     include_source: bool = False  # the continued video comes first, the new part behind it
     remixed_from: str | None = None  # the job whose result is the video
+    prompt_extend: bool = False  # a language model rewrites the prompt before it is encoded
 
     def seed_of(self, result: int) -> int:
         """The seed of one of the `n` results: `seed` and what follows it, around 2^32."""
         return (self.seed + result) % 2**32
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """What became of a prompt that was to be extended. `kept` says why it is the caller's own after all."""
+
+    prompt: str  # that is encoded
+    kept: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,6 +385,7 @@ class Job:
     results: tuple[Result, ...]  # all `request.n`, in order
     stages: tuple[StageStatus, ...]
     cost_usd: Decimal = Decimal(0)  # of the results published so far
+    extension: Extension | None = None  # of the prompt, once it is made
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,12 @@ def _policy(config: Config) -> dict[str, Any]:
                 }
                 for pool in config.pools
             ],
-            "feeds": [list(feed) for feed in feeds({model.graph for model in config.registry.models.values()})],
+            "feeds": [
+                list(feed)
+                for feed in feeds(
+                    {model.graph for model in config.registry.models.values()}, extended=config.extends_prompts
+                )
+            ],
         },
     }
 

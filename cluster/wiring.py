@@ -7,6 +7,7 @@ stored segments to a list (`part`) that the last one makes the file of.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 from cluster.chains import source_frames
@@ -18,6 +19,8 @@ from cluster.windows import windows
 
 _TEXT, _CONDITION, _DENOISE, _DECODE = 0.02, 0.03, 0.80, 0.15  # rough shares of a job's time
 _WITH_SOURCE = "+source"
+_WITH_PROMPT = "+prompt"
+PROMPT = "prompt"  # the stage that any graph may have: it extends the prompt before the stage `text` encodes it
 
 
 def _node(stage: str, chunk: int, weight: float, inputs: Mapping[str, tuple[str, Source]], **outputs: str) -> StageNode:
@@ -131,6 +134,19 @@ def _windows(count: int) -> Iterator[StageNode]:
             yield _decode(window, window == count, _DECODE * share, before, "Pixels")
 
 
+def with_prompt(graph: StageGraph) -> StageGraph:
+    """The graph whose prompt is extended first."""
+    prompt = _node(PROMPT, 0, _TEXT, {}, prompt="PromptText")
+    source = {PROMPT: Source(PROMPT, 0, "prompt")}
+    nodes = (
+        replace(node, inputs={**node.inputs, **source}, accepts={**node.accepts, PROMPT: "PromptText"})
+        if node.stage == "text"
+        else node
+        for node in graph.nodes
+    )
+    return replace(graph, name=graph.name + _WITH_PROMPT, nodes=(prompt, *nodes))
+
+
 KINDS: Mapping[str, Callable[[int, bool], StageGraph]] = {
     "r2v": lambda count, source: _single("r2v", "Condition"),
     "shot": lambda count, source: _single("shot", "PrefixCondition"),
@@ -146,14 +162,15 @@ _FORMS: Mapping[str, StageGraph] = {  # of every kind, one that has all its stag
 STAGES: Mapping[str, frozenset[str]] = {kind: form.stages for kind, form in _FORMS.items()}
 
 
-def feeds(kinds: Collection[str]) -> tuple[tuple[str, str], ...]:
+def feeds(kinds: Collection[str], *, extended: bool = False) -> tuple[tuple[str, str], ...]:
     """Which stages of these kinds of graphs read which, as (source, reader); without what one chunk hands to the next,
-    which would make a circle.
+    which would make a circle. `extended`: prompts may be.
     """
+    forms = [_FORMS[kind] for kind in kinds]
     edges = {
         (source.stage, node.stage)
-        for kind in kinds
-        for node in _FORMS[kind].nodes
+        for form in (map(with_prompt, forms) if extended else forms)
+        for node in form.nodes
         for source in node.inputs.values()
         if source.chunk == node.chunk and source.stage != node.stage
     }
@@ -162,6 +179,10 @@ def feeds(kinds: Collection[str]) -> tuple[tuple[str, str], ...]:
 
 def graph_name(model: Model, request: Request) -> str:
     """How the graph of a request is called."""
+    return _plain_name(model, request) + (_WITH_PROMPT if request.prompt_extend else "")
+
+
+def _plain_name(model: Model, request: Request) -> str:
     match model.graph:
         case "extend":
             suffix = _WITH_SOURCE if source_frames(request) else ""
@@ -174,6 +195,8 @@ def graph_name(model: Model, request: Request) -> str:
 @lru_cache(maxsize=256)
 def graph(name: str, results: int) -> StageGraph:
     """The named graph of a job with this many results. KeyError for a name that `graph_name` does not give."""
-    kind, _, form = name.partition("/")
+    plain = name.removesuffix(_WITH_PROMPT)
+    kind, _, form = plain.partition("/")
     count = form.removesuffix(_WITH_SOURCE)
-    return unroll(KINDS[kind](int(count or 0), form.endswith(_WITH_SOURCE)), results)
+    single = KINDS[kind](int(count or 0), form.endswith(_WITH_SOURCE))
+    return unroll(single if plain == name else with_prompt(single), results)

@@ -20,6 +20,9 @@ class Placement:
     device: torch.device
     dtype: torch.dtype
 
+    def __str__(self) -> str:
+        return f"{self.device.type} {str(self.dtype).removeprefix('torch.')}"
+
     @classmethod
     def of(cls, device: str | torch.device) -> Self:
         """The usual precision for a device: bf16 on GPU, fp32 on CPU.

@@ -154,6 +154,23 @@ class RandomState(Value):
         return cls(generator.get_state())
 
 
+@dataclass(frozen=True, slots=True)
+class PromptText(Value):
+    """A text on its way to the text encoder."""
+
+    kind: ClassVar[str] = "PromptText"
+    utf8_N: torch.Tensor  # uint8
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """The value of a text."""
+        return cls(torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if text else torch.empty(0).byte())
+
+    @property
+    def text(self) -> str:
+        return bytes(self.utf8_N.tolist()).decode()
+
+
 VALUE_TYPES: Mapping[str, type[Value]] = {
     kind.kind: kind
     for kind in (
@@ -170,5 +187,6 @@ VALUE_TYPES: Mapping[str, type[Value]] = {
         Pixels,
         Regions,
         RandomState,
+        PromptText,
     )
 }

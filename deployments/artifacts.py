@@ -1,6 +1,6 @@
 """Where files lie: inputs, working values and results, on a local disk or in an object store.
 
-    jobs/{job_id}/inputs|work|outputs/…     files/{file_id}/…
+    jobs/{job_id}/inputs|work|outputs/…     files/{file_id}/…     cache/…
 
 Writes are named by key and return a URI and a hash; everything afterwards goes by URI, so a record that holds one needs
 no store to be understood. A file appears whole or not at all: local writes are atomic and durable
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from deployments.s3 import Objects
 
 Area = Literal["inputs", "work", "outputs"]
+CACHE = "cache"  # the folder of encodings that outlive their jobs
 
 _CHUNK_NBYTES = 2**20
 _UPLOAD_AGE_S = 3600.0  # far longer than any upload takes
@@ -48,6 +49,14 @@ class Stored(NamedTuple):
     uri: str
     nbytes: int
     sha256: str
+
+
+class Entry(NamedTuple):
+    """A file as a listing shows it; `age_s` since it was written."""
+
+    key: str
+    nbytes: int
+    age_s: float
 
 
 def job_prefix(job_id: str, area: Area | None = None) -> str:
@@ -157,6 +166,10 @@ class ArtifactStore:
         """The keys of all files under a folder, sorted; none when it does not exist. Unavailable, ValueError."""
         return await asyncio.to_thread(self._keys, prefix)
 
+    async def entries(self, prefix: str) -> Sequence[Entry]:
+        """All files under a folder with their sizes and ages; none when it does not exist. Unavailable, ValueError."""
+        return await asyncio.to_thread(self._entries, prefix)
+
     def pieces(self, files: Iterable[Stored]) -> Iterator[bytes]:
         """The files one after the other, each whole. Blocks: for a thread of one's own. As `get_bytes`."""
         return (self._get_bytes(file.uri, file.sha256) for file in files)
@@ -236,12 +249,19 @@ class ArtifactStore:
             )
 
     def _keys(self, prefix: str) -> list[str]:
+        return sorted(entry.key for entry in self._entries(prefix))
+
+    def _entries(self, prefix: str) -> list[Entry]:
         selector = fs.FileSelector(self._path(self.uri(prefix)), allow_not_found=True, recursive=True)
         with speaking("list"):
             found = self._fs.get_file_info(selector)
-        start = len(self._base) + 1
-        keys = [info.path[start:] for info in found if info.type == fs.FileType.File]
-        return sorted(key for key in keys if _KEY.fullmatch(key))  # temporary files are no keys
+        start, now = len(self._base) + 1, time.time()
+        files = ((info.path[start:], info) for info in found if info.type == fs.FileType.File)
+        return [
+            Entry(key, info.size, now - (info.mtime_ns or 0) / 1e9)
+            for key, info in files
+            if _KEY.fullmatch(key)  # temporary files are no keys
+        ]
 
     def _delete_tree(self, prefix: str) -> None:
         uri = self.uri(prefix)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from cluster.records import Artifact, Handle, Request, StageWork
+from cluster.records import Artifact, Extension, Handle, Request, StageWork
 from cluster.store.base import JobStore
 from deployments.artifacts import ArtifactStore, job_key
 from deployments.hints import Hints
@@ -29,6 +29,7 @@ class Result:
     handles: Mapping[str, Handle] = field(default_factory=dict)
     artifact: Artifact | None = None
     hints: Hints = field(default_factory=dict)  # for those of the handles whose values are still in some memory
+    extension: Extension | None = None  # of the job's prompt, by the stage that makes it
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,18 +11,23 @@ from cluster.chains import prefix_frames
 from cluster.config import MediaLimits
 from cluster.records import Request
 from cluster.registry import MODELS
+from cluster.wiring import PROMPT
 from components import text_original, vae_original
 from components.denoiser.avatar import CONNECTION_PROMPT
 from components.image import letterbox
 from components.media.image import read
 from components.text import TextEncoder
 from components.vae import Vae
-from components.values import Condition, Frames, PrefixCondition
+from components.values import Condition, Frames, PrefixCondition, PromptText, TextContext
 from deployments.inputs import input_bytes, input_file
 from deployments.portrait import WindowCondition
 from deployments.room import Produced, Room
 from deployments.source import open_source
 from deployments.weights import Weights
+
+TEXT_PARTS = ("text_encoder", "tokenizer", text_original.FILE, text_original.TOKENIZER)
+VAE_PARTS = ("vae", vae_original.FILE)
+CONSTANT_TEXTS = frozenset({"", CONNECTION_PROMPT})  # nobody's secret: encoded once for all tenants
 
 
 class TextStage:
@@ -30,15 +35,30 @@ class TextStage:
 
     def __init__(self, weights: Weights) -> None:
         self._encoders = weights.load(TextEncoder.load, file=text_original.FILE)
+        self._weights = weights.identify(TEXT_PARTS)
 
     async def run(self, room: Room) -> Produced:
         request = room.request
-        negative = request.negative_prompt if request.guidance > 1 else None
-        encoder = self._encoders[request.model]
-        values = {"context": await room.compute(encoder.encode, request.prompt, negative)}
+        extended = (await room.open(PROMPT, PromptText)).text if PROMPT in room.work.inputs else None
+        texts = {"context": extended or request.prompt}
         if MODELS[request.model].graph == "avatar":
-            values["connection"] = await room.compute(encoder.encode, CONNECTION_PROMPT, negative)
+            texts["connection"] = CONNECTION_PROMPT
+        values = {port: await self._rows(room, text) for port, text in texts.items()}
+        if request.guidance > 1:
+            negative = await self._rows(room, request.negative_prompt)
+            values = {port: TextContext(rows.prompt_BLD, negative.prompt_BLD) for port, rows in values.items()}
         return Produced(values)
+
+    async def _rows(self, room: Room, text: str) -> TextContext:
+        """One text's, without a negative one."""
+        model = room.request.model
+        return await room.recall(
+            TextContext,
+            self._weights[model],
+            {"text": text},
+            lambda: room.compute(self._encoders[model].encode, text, None),
+            private=text not in CONSTANT_TEXTS,
+        )
 
 
 class ConditionStage:
@@ -46,8 +66,9 @@ class ConditionStage:
 
     def __init__(self, weights: Weights) -> None:
         self._vaes = weights.load(Vae.load, file=vae_original.FILE)
+        self._weights = weights.identify(VAE_PARTS)
         self._media = weights.config.media
-        self._windows = WindowCondition(self._vaes, self._media)
+        self._windows = WindowCondition(self._vaes, self._weights, self._media)
 
     async def run(self, room: Room) -> Produced:
         request = room.request
@@ -56,18 +77,37 @@ class ConditionStage:
                 return Produced({"condition": await self._prefix(room)})
             case "avatar":
                 return await self._windows.run(room)
+        images = [image.sha256 for image in request.images]
+        inputs = {"images": images, "height": request.height, "width": request.width}
+        weights = self._weights[request.model]
+        return Produced({"condition": await room.recall(Condition, weights, inputs, lambda: self._references(room))})
+
+    async def _references(self, room: Room) -> Condition:
         with room.laps.lap("get"):
-            files = [await input_bytes(room, image) for image in request.images]
-        return Produced({"condition": await room.compute(self._encode, request, files)})
+            files = [await input_bytes(room, image) for image in room.request.images]
+        return await room.compute(self._encode, room.request, files)
 
     async def _prefix(self, room: Room) -> PrefixCondition:
         request = room.request
-        if "tail" in room.work.inputs:
-            tail = await room.open("tail", Frames)
-        else:
-            async with input_file(room, request.video) as file:
-                tail = await room.compute(prefix_of, request, file, self._media)
-        return await room.compute(self._vaes[request.model].encode_prefix, tail.frames_FYXC)
+        if "tail" in room.work.inputs:  # of a seed's own frames: nobody asks for it again
+            return await self._encode_prefix(room, await room.open("tail", Frames))
+        inputs = {
+            "video": None if request.video is None else request.video.sha256,
+            "frames": prefix_frames(request),
+            "fps": request.fps,
+            "height": request.height,
+            "width": request.width,
+        }
+        weights = self._weights[request.model]
+        return await room.recall(PrefixCondition, weights, inputs, lambda: self._source_prefix(room))
+
+    async def _source_prefix(self, room: Room) -> PrefixCondition:
+        async with input_file(room, room.request.video) as file:
+            tail = await room.compute(prefix_of, room.request, file, self._media)
+        return await self._encode_prefix(room, tail)
+
+    async def _encode_prefix(self, room: Room, tail: Frames) -> PrefixCondition:
+        return await room.compute(self._vaes[room.request.model].encode_prefix, tail.frames_FYXC)
 
     def _encode(self, request: Request, files: Sequence[bytes]) -> Condition:
         images = [

@@ -14,6 +14,7 @@ from cluster.errors import StageError
 from cluster.plans import TOKEN_PIXELS
 from cluster.records import Media, Request, StageWork
 from cluster.windows import WINDOW_FRAMES, sound_index, windows
+from components import audio, vision
 from components.audio import AudioEncoder, frames_of, window
 from components.dit.speech import region_tokens
 from components.image import cover, cover_mask
@@ -21,7 +22,7 @@ from components.known import encode_known
 from components.media.image import read
 from components.media.sound import ENCODER_RATE, read_sound
 from components.vae import Vae
-from components.values import AudioFeatures, Pixels, Regions, Value
+from components.values import AudioFeatures, ImageTokens, KnownFrames, Pixels, Regions, Value
 from components.vision import VisionEncoder
 from deployments.inputs import input_bytes, input_file
 from deployments.room import Produced, Room
@@ -39,17 +40,30 @@ async def stored_portrait(room: Room, limits: MediaLimits) -> Pixels:
     return await room.compute(portrait_of, room.request, await input_bytes(room, room.request.images[0]), limits)
 
 
+def of_portrait(room: Room) -> dict[str, object]:
+    """What an encoding of the portrait alone depends on."""
+    request = room.request
+    return {"image": request.images[0].sha256, "height": request.height, "width": request.width}
+
+
 class AudioStage:
     """Voices → AudioFeatures."""
 
     def __init__(self, weights: Weights) -> None:
         self._encoders = weights.load(AudioEncoder.load, {"avatar"})
+        self._weights = weights.identify([audio.FOLDER], {"avatar"})
 
     async def run(self, room: Room) -> Produced:
+        request = room.request
+        inputs = {"voices": [voice.sha256 for voice in request.audio], "frames": request.frames}
+        weights = self._weights[request.model]
+        return Produced({"audio": await room.recall(AudioFeatures, weights, inputs, lambda: self._encode(room))})
+
+    async def _encode(self, room: Room) -> AudioFeatures:
         async with AsyncExitStack() as stack:
             files = [await stack.enter_async_context(input_file(room, voice)) for voice in room.request.audio]
             waves = await room.compute(voices, files, room.request)
-        return Produced({"audio": await room.compute(self._encoders[room.request.model].encode, waves)})
+        return await room.compute(self._encoders[room.request.model].encode, waves)
 
 
 def voices(files: Sequence[BinaryIO], request: Request) -> list[np.ndarray]:
@@ -73,27 +87,40 @@ class VisionStage:
 
     def __init__(self, weights: Weights) -> None:
         self._encoders = weights.load(VisionEncoder.load, {"avatar"})
+        self._weights = weights.identify([vision.FILE], {"avatar"})
         self._media = weights.config.media
 
     async def run(self, room: Room) -> Produced:
-        handed = "tail" in room.work.inputs
-        first = await room.open("tail", Pixels) if handed else await stored_portrait(room, self._media)
-        return Produced({"image": await room.compute(self._encoders[room.request.model].encode, first)})
+        if "tail" in room.work.inputs:
+            return Produced({"image": await self._encode(room, await room.open("tail", Pixels))})
+        weights = self._weights[room.request.model]
+        return Produced(
+            {"image": await room.recall(ImageTokens, weights, of_portrait(room), lambda: self._portrait(room))}
+        )
+
+    async def _portrait(self, room: Room) -> ImageTokens:
+        return await self._encode(room, await stored_portrait(room, self._media))
+
+    async def _encode(self, room: Room, image: Pixels) -> ImageTokens:
+        return await room.compute(self._encoders[room.request.model].encode, image)
 
 
 class WindowCondition:
     """What one pass knows beforehand → KnownFrames and AudioWindow, and once Regions."""
 
-    def __init__(self, vaes: Mapping[str, Vae], limits: MediaLimits) -> None:
+    def __init__(self, vaes: Mapping[str, Vae], weights: Mapping[str, str], limits: MediaLimits) -> None:
+        """`weights` names those of each model's VAE, as `Weights.identify`."""
         self._vaes = vaes
+        self._weights = weights
         self._limits = limits
 
     async def run(self, room: Room) -> Produced:
-        request, inputs = room.request, room.work.inputs
-        handed = "tail" in inputs
-        first = await room.open("tail", Pixels) if handed else await stored_portrait(room, self._limits)
-        key = await room.open("key", Pixels) if "key" in inputs else None
-        known = await room.compute(encode_known, self._vaes[request.model], first, key, WINDOW_FRAMES)
+        request, chunk = room.request, room.work.call.ref.chunk
+        if chunk == 0:  # the others go on from a seed's own frames
+            weights = self._weights[request.model]
+            known = await room.recall(KnownFrames, weights, of_portrait(room), lambda: self._known(room))
+        else:
+            known = await self._known(room)
         features = await room.open("audio", AudioFeatures)
         masks = [await input_bytes(room, mask) for mask in masks_of(room.work)]
         return Produced(
@@ -123,6 +150,13 @@ def surroundings(
     request, chunk = work.request, work.call.ref.chunk
     heard = window(features, sound_index(windows(request.frames)[chunk], request.frames))
     return {"audio": heard} | ({} if chunk else {"regions": regions(request, masks, limits)})
+
+    async def _known(self, room: Room) -> KnownFrames:
+        inputs = room.work.inputs
+        handed = "tail" in inputs
+        first = await room.open("tail", Pixels) if handed else await stored_portrait(room, self._limits)
+        key = await room.open("key", Pixels) if "key" in inputs else None
+        return await room.compute(encode_known, self._vaes[room.request.model], first, key, WINDOW_FRAMES)
 
 
 def regions(request: Request, masks: Sequence[bytes], limits: MediaLimits) -> Regions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import importlib.util
 import socket
 from pathlib import Path
 
@@ -28,13 +29,17 @@ def check(config: Config) -> None:
     )
     for key, host, port in ports:
         _check_port(key, host, port)
-    for served in config.models:
-        path = Path(served.checkpoint)
-        if (path.is_absolute() or served.checkpoint.startswith(".")) and not path.is_dir():
+    wanted = {served.name: served.checkpoint for served in config.models}
+    if config.prompt.checkpoint is not None:
+        wanted["prompt"] = config.prompt.checkpoint
+    for name, checkpoint in wanted.items():
+        path = Path(checkpoint)
+        if (path.is_absolute() or checkpoint.startswith(".")) and not path.is_dir():
             raise CheckpointError(
-                f"The checkpoint {served.checkpoint} of {served.name} is not there; write or download it first, "
-                "or name a hub id."
+                f"The checkpoint {checkpoint} of {name} is not there; write or download it first, or name a hub id."
             )
+    if config.prompt.backend == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise ConfigError("prompt.backend: vllm is not installed; run `make install-vllm`, or choose transformers.")
     asyncio.run(_check_stores(config))
 
 

@@ -36,6 +36,7 @@ from cluster.store.base import ClusterState, Leadership
 from cluster.store.news import Topic
 from cluster.wiring import graph
 from deployments.artifacts import ArtifactStore
+from deployments.cache_sweeper import CacheSweeper
 from deployments.hints import Ack, HintTable
 from deployments.homes import scarce
 from deployments.nodes import find_misplaced
@@ -45,6 +46,7 @@ from deployments.tracing import TracedStore, Tracer, at_ns, now_ns
 
 KEEP_S = 1.0
 SWEEP_S = 5.0
+CACHE_S = 60.0
 ORPHANS_S = 3600.0
 PLACEMENT_S = 15.0
 COUNT_AFTER_S = 0.02
@@ -82,6 +84,7 @@ class Scheduler:
         self._log = logger()
         artifacts = ArtifactStore.of(config)
         self._sweeper = Sweeper(self._store, artifacts, self._log, keep_s=config.artifacts.keep_s)
+        self._cache_sweeper = CacheSweeper(artifacts, config.cache, self._log)
         self._owner = f"scheduler-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._metrics = SchedulerMetrics(handles)
         self._leadership: Leadership | None = None
@@ -89,7 +92,7 @@ class Scheduler:
         # Half of the object store: the rest is for values on their way.
         self._hints: HintTable[Any] = HintTable(limit_nbytes=config.ray.object_store_nbytes // 2)
         self._grace = Grace(self._timing.lease_ttl_s)
-        self._due = dict.fromkeys(("sweep", "orphans", "placement", "metrics"), 0.0)
+        self._due = dict.fromkeys(("sweep", "cache", "orphans", "placement", "metrics"), 0.0)
         self._work = self._store.watch(Topic.WORK, poll_s=self._timing.poll_s)
         self._turns: Mapping[str, asyncio.Lock] = {stage: asyncio.Lock() for stage in handles}
         self._calls: set[asyncio.Task[None]] = set()
@@ -172,6 +175,9 @@ class Scheduler:
         await self._forget_ended()
         if self._is_due("sweep", SWEEP_S):
             await self._sweeper.sweep()
+        if self._is_due("cache", CACHE_S) and (swept := await self._cache_sweeper.sweep()) is not None:
+            self._metrics.cache_nbytes.set(swept.nbytes)
+            self._metrics.cache_evictions.inc(swept.evicted)
         if self._is_due("orphans", ORPHANS_S):
             await self._sweeper.sweep_orphans()
         if self._is_due("placement", PLACEMENT_S):

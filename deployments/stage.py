@@ -222,7 +222,13 @@ class StageReplica:
             lease.check()
         with laps.lap("complete"):
             await self._record(
-                lambda: self._store.complete(lease.work.call, result.handles, result.artifact, busy_s=lease.busy_s)
+                lambda: self._store.complete(
+                    lease.work.call,
+                    result.handles,
+                    result.artifact,
+                    busy_s=lease.busy_s,
+                    extension=result.extension,
+                )
             )
         nbytes = sum(handle.nbytes for handle in result.handles.values() if handle.key in result.hints)
         return Ack("done", result.hints, nbytes)

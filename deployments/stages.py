@@ -6,6 +6,7 @@ instead (`deployments.group`).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 
@@ -14,21 +15,25 @@ import torch
 from cluster.config import Config
 from cluster.pools import Pool
 from deployments.artifacts import ArtifactStore
+from deployments.cache import EncodingCache
 from deployments.call import Call, Result
 from deployments.decoding import DecodeStage
 from deployments.encoding import ConditionStage, TextStage
 from deployments.failures import translated
 from deployments.portrait import AudioStage, VisionStage
-from deployments.room import Computation, Room
+from deployments.prompting import PromptStage
+from deployments.room import Computation, Engine, Room
 from deployments.source import SourceStage
+from deployments.telemetry import logger
 from deployments.transport import Transport
 from deployments.transport_ray import open_transport
 from deployments.weights import Weights, resolve
 
-CACHE_NBYTES = 512 * 2**20  # hand-off values kept in the process; the durable copy serves everybody else
+HANDOFF_NBYTES = 512 * 2**20  # hand-off values kept in the process; the durable copy serves everybody else
 
 
 STAGES: Mapping[str, Callable[[Weights], Computation]] = {
+    "prompt": PromptStage,
     "text": TextStage,
     "audio": AudioStage,
     "vision": VisionStage,
@@ -41,10 +46,13 @@ STAGES: Mapping[str, Callable[[Weights], Computation]] = {
 class ComputingStage:
     """A stage whose component computes in this process, on threads of its own."""
 
-    def __init__(self, computation: Computation, transport: Transport, executor: Executor) -> None:
+    def __init__(
+        self, computation: Computation, transport: Transport, executor: Executor, cache: EncodingCache
+    ) -> None:
         self._computation = computation
         self._transport = transport
         self._executor = executor
+        self._cache = cache
 
     async def run(self, call: Call) -> Result:
         room = Room(
@@ -57,6 +65,7 @@ class ComputingStage:
             laps=call.laps,
             transport=self._transport,
             executor=self._executor,
+            cache=self._cache,
         )
         try:
             with translated():
@@ -72,9 +81,12 @@ class ComputingStage:
 
     @property
     def ailment(self) -> str | None:
-        return None
+        return self._computation.ailment if isinstance(self._computation, Engine) else None
 
     async def close(self) -> None:
+        await self._cache.settle()
+        if isinstance(self._computation, Engine):
+            await asyncio.to_thread(self._computation.close)
         self._executor.shutdown(wait=False)
 
 
@@ -82,9 +94,10 @@ def load(config: Config, pool: Pool, artifacts: ArtifactStore) -> dict[str, Comp
     """Loads the weights of every stage of a pool that computes in this process; only these live in it."""
     torch.set_num_threads(pool.threads)
     weights = resolve(config, pool)
-    transport = open_transport(config, artifacts, cache_nbytes=CACHE_NBYTES)
+    cache = EncodingCache(artifacts, config.cache, logger())
+    transport = open_transport(config, artifacts, cache_nbytes=HANDOFF_NBYTES)
     return {
-        name: ComputingStage(STAGES[name](weights), transport, ThreadPoolExecutor(pool.slots_of(name), name))
+        name: ComputingStage(STAGES[name](weights), transport, ThreadPoolExecutor(pool.slots_of(name), name), cache)
         for name in pool.stages
         if name in STAGES and name not in pool.grouped
     }

@@ -148,6 +148,19 @@ class HandoffMetrics:
             self._published[key] = total
 
 
+class CacheMetrics:
+    """What a replica's cache of encodings is asked for, and holds in memory."""
+
+    def __init__(self) -> None:
+        self._lookups = CounterMetric("skyreels_cache_lookups_total")
+        self._nbytes = Gauge("skyreels_cache_memory_bytes")
+
+    def looked_up(self, stage: str, found: str, nbytes: int) -> None:
+        """One look-up; `found`: in memory, in the store, on its way (flight), or nothing."""
+        self._lookups.inc(tags={"stage": stage, "found": found})
+        self._nbytes.set(nbytes)
+
+
 class StoreMetrics:
     """What every process counts of its own job store: see `cluster.store.observer`."""
 
@@ -209,6 +222,7 @@ class StageMetrics:
         self.stage_failures.begin(stage=stages, code=FAILURES)
         self.load_seconds = Histogram("skyreels_model_load_seconds")
         self.handoff = HandoffMetrics()
+        self.cache = CacheMetrics()
         self.boundary = BoundaryMetrics()
 
 
@@ -274,6 +288,8 @@ class SchedulerMetrics:
         self.lost = CounterMetric("skyreels_lost_total")
         self.events = CounterMetric("skyreels_watchdog_events_total")
         self.hint_nbytes = Gauge("skyreels_hint_bytes")
+        self.cache_nbytes = Gauge("skyreels_cache_store_bytes")
+        self.cache_evictions = CounterMetric("skyreels_cache_evictions_total")
         self.leading = Gauge("skyreels_scheduler_leading")
         self.dispatched.begin(stage=stages)
         self.lost.begin(stage=stages)

@@ -11,6 +11,7 @@ from typing import TypeVar
 from cluster.config import Config
 from cluster.pools import Pool
 from cluster.registry import MODELS
+from cluster.wiring import PROMPT
 from components import checkpoints
 from components.device import Placement
 
@@ -41,6 +42,17 @@ class Weights:
                 loaded[key] = loader(root, self.placement)
         return {name: loaded[keys[self.roots[name]]] for name in names}
 
+    def identify(self, parts: Iterable[str], graphs: Iterable[str] | None = None) -> dict[str, str]:
+        """What a component computes with, in a word for each served model (of these kinds of graph): the content of its
+        files and folders (those of `parts` that the checkpoint has), device and dtype. Equal words, equal results.
+        """
+        names = [name for name in self.roots if graphs is None or MODELS[name].graph in graphs]
+        words = {
+            root: checkpoints.sample([path for part in parts if (path := root / part).exists()])
+            for root in dict.fromkeys(self.roots[name] for name in names)
+        }
+        return {name: f"{words[self.roots[name]]} {self.placement}" for name in names}
+
 
 def _identity(root: Path, file: str | None) -> object:
     """What tells apart a component's weights: the checkpoint, or size and both ends of its one file."""
@@ -54,6 +66,7 @@ def _identity(root: Path, file: str | None) -> object:
 
 
 def resolve(config: Config, pool: Pool) -> Weights:
-    """Finds (or downloads) every served checkpoint. CheckpointMismatch, Unsupported."""
-    roots = {served.name: checkpoints.resolve(served.checkpoint, served.revision) for served in config.models}
+    """Finds (or downloads) every served checkpoint that the pool may need. CheckpointMismatch, Unsupported."""
+    served_here = () if set(pool.stages) <= {PROMPT} else config.models  # which has a checkpoint of its own
+    roots = {served.name: checkpoints.resolve(served.checkpoint, served.revision) for served in served_here}
     return Weights(config, roots, Placement.of("cuda" if pool.num_gpus > 0 else "cpu"))

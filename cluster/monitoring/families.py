@@ -69,6 +69,7 @@ LABELS: Mapping[str, Domain] = {
     "outcome": _closed(*(state.value for state in ParcelState)),
     "operation": _closed("read", "write", "light_write"),
     "part": _closed("claim", "get", "put", "complete", "plan", "dispatch", "prepare", "finish"),
+    "found": _closed("memory", "store", "flight", "nothing"),
     "path": _closed("memory", "object_store", "file"),
     "direction": _closed("read", "write", "up", "down", "hold"),
     "cause": _closed("start", "exchange"),
@@ -177,6 +178,12 @@ _ALL = (
         unit="bytes",
     ),
     _counter("skyreels_handoff_copies_total", "Whole values duplicated in memory by a hand-off.", "replica", "path"),
+    _counter(
+        "skyreels_cache_lookups_total", "Encodings asked for, by where they were found.", "replica", "stage", "found"
+    ),
+    _gauge("skyreels_cache_memory_bytes", "Encodings that a replica keeps in memory.", "replica", unit="bytes"),
+    _gauge("skyreels_cache_store_bytes", "Encodings kept among the artifacts.", "scheduler", unit="bytes"),
+    _counter("skyreels_cache_evictions_total", "Stored encodings that were removed.", "scheduler", rare=True),
     # -- groups
     _gauge("skyreels_group_residents", "Jobs whose latents the ranks hold.", "group"),
     _gauge("skyreels_group_places", "Jobs that a group can hold.", "group"),

@@ -116,6 +116,21 @@ STAGES = Dashboard(
         Panel("Parts of a boundary", _quantiles("skyreels_boundary_seconds", "part", 0.5, 0.95), "s"),
         Panel("Hand-off between stages", (_rate("skyreels_handoff_bytes_total", "path, direction"),), "Bps"),
         Panel("Copies made by hand-offs", (_rate("skyreels_handoff_copies_total", "path"),), "ops"),
+        Panel("Encodings, by where they were found", (_rate("skyreels_cache_lookups_total", "stage, found"),), "ops"),
+        Panel(
+            "Encodings kept",
+            (
+                Query("sum by (deployment) (ray_skyreels_cache_memory_bytes)", "{{deployment}} memory"),
+                Query("max(ray_skyreels_cache_store_bytes)", "store"),
+            ),
+            "bytes",
+        ),
+        Panel(
+            "Encodings removed",
+            (Query(f"sum (rate(ray_skyreels_cache_evictions_total[{RATE}]))", "removed"),),
+            "ops",
+            rare=True,
+        ),
         Panel("Hand-off values kept", (Query("max(ray_skyreels_hint_bytes)", "kept for readers"),), "bytes"),
         Panel(
             "Residents and places of groups",

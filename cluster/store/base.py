@@ -21,6 +21,7 @@ from cluster.records import (
     Artifact,
     Beat,
     Event,
+    Extension,
     Failure,
     Handle,
     Job,
@@ -311,11 +312,13 @@ class JobStore(OutboxStore, TenancyStore, Protocol):
         artifact: Artifact | None = None,
         *,
         busy_s: float = 0.0,
+        extension: Extension | None = None,
     ) -> None:
         """CLAIMED → DONE; successors whose inputs now exist become READY; a result's final stage publishes its
         artifact, which stays however the job ends, and the last of them makes the job DONE, by way of PUBLISHING, in
-        the same transaction; `expires_at` is set then when the request has a ttl. The same again changes nothing.
-        StaleEpoch; Conflict when an output that a later stage reads is missing, or the final stage's artifact.
+        the same transaction; `expires_at` is set then when the request has a ttl. `extension` becomes the job's. The
+        same again changes nothing. StaleEpoch; Conflict when an output that a later stage reads is missing, or the
+        final stage's artifact.
         """
 
     async def fail(

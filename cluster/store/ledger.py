@@ -12,7 +12,7 @@ from sqlalchemy import BindParameter, RowMapping, Table, Update, bindparam, inse
 
 from cluster.errors import NotFound, StaleEpoch
 from cluster.graphs import Source
-from cluster.records import Failure, JobState, Request, StageCall, StageState, decode, encode
+from cluster.records import Extension, Failure, JobState, Request, StageCall, StageState, decode, encode
 from cluster.store import outbox, usage
 from cluster.store.database import Transaction
 from cluster.store.lifecycle import Lifecycle
@@ -193,7 +193,8 @@ def _change(table: Table, changed: frozenset[str], key: tuple[str, ...]) -> Upda
 def _job(row: RowMapping) -> JobRow:
     values = {name: row[name] for name in _JOB_NAMES}
     values["state"] = JobState(values["state"])
-    values["failure"] = None if values["failure"] is None else decode(Failure, values["failure"])
+    for name, kind in (("failure", Failure), ("extension", Extension)):
+        values[name] = None if values[name] is None else decode(kind, values[name])
     return JobRow(**values)
 
 

@@ -19,6 +19,7 @@ from cluster.errors import Conflict, StaleEpoch
 from cluster.records import (
     Artifact,
     Beat,
+    Extension,
     Failure,
     Handle,
     JobState,
@@ -188,7 +189,12 @@ class Lifecycle:
         self._tell("segment", {**_named(stage), **length})
 
     def complete(
-        self, call: StageCall, outputs: Mapping[str, Handle], artifact: Artifact | None, busy_s: float = 0.0
+        self,
+        call: StageCall,
+        outputs: Mapping[str, Handle],
+        artifact: Artifact | None,
+        busy_s: float = 0.0,
+        extension: Extension | None = None,
     ) -> None:
         """CLAIMED → DONE, successors READY; a final stage publishes its result, the last of them ends the job:
         PUBLISHING, and DONE with it. StaleEpoch, Conflict.
@@ -204,6 +210,7 @@ class Lifecycle:
             raise Conflict(f"Stage {stage.stage} is its result's last and must name the artifact.")
         self._account(stage, Outcome.DONE, None)
         stage.outputs = dict(outputs)
+        self.job.extension = extension or self.job.extension
         stage.done_at = self.now
         stage.lease_until = None
         self._move(stage, StageState.DONE, since=stage.claimed_at)

@@ -13,6 +13,7 @@ from cluster.records import (
     TERMINAL_STATES,
     Artifact,
     Event,
+    Extension,
     Failure,
     Job,
     JobState,
@@ -43,7 +44,7 @@ _JOB = (
 _BATCH = 500
 _CHARGED = select(func.sum(charges.c.micro_usd)).where(charges.c.job_id == jobs.c.id).scalar_subquery()
 _JOB_QUERY = select(
-    *(jobs.c[name] for name in (*_JOB, "number", "state", "request", "failure")), _CHARGED.label("charged")
+    *(jobs.c[name] for name in (*_JOB, "number", "state", "request", "failure", "extension")), _CHARGED.label("charged")
 )
 
 
@@ -93,6 +94,7 @@ def _job(row: RowMapping, statuses: Sequence[StageStatus], files: Mapping[int, A
         state=JobState(row["state"]),
         request=request,
         failure=None if row["failure"] is None else decode(Failure, row["failure"]),
+        extension=None if row["extension"] is None else decode(Extension, row["extension"]),
         results=tuple(Result(index, request.seed_of(index), files.get(index)) for index in range(request.n)),
         attempts=sum(max(status.attempt - 1, 0) for status in statuses),
         stages=tuple(statuses),

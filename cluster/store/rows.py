@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cluster.graphs import NodeKey, Source
-from cluster.records import Failure, Handle, JobState, StageState, Verdict
+from cluster.records import Extension, Failure, Handle, JobState, StageState, Verdict
 
 
 @dataclass(slots=True)
@@ -29,6 +29,7 @@ class JobRow:
     sweep_at: datetime | None = None
     told_percent: int = 0  # of the last `progress` event
     told_at: datetime | None = None
+    extension: Extension | None = None
 
 
 @dataclass(slots=True)

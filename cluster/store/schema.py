@@ -99,6 +99,7 @@ jobs = Table(
     Column("told_at", Utc),
     Column("price_micro_usd", Number, nullable=False, server_default="0"),  # of one result, as of creation
     Column("trace", String),  # as a W3C traceparent
+    Column("extension", JsonColumn),  # of its prompt, once it is made
     sqlite_autoincrement=True,
 )
 

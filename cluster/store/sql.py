@@ -17,6 +17,7 @@ from cluster.records import (
     Artifact,
     Beat,
     Event,
+    Extension,
     Failure,
     Handle,
     Job,
@@ -309,10 +310,11 @@ class SqlJobStore(SqlOutbox, SqlTenancy):
         artifact: Artifact | None = None,
         *,
         busy_s: float = 0.0,
+        extension: Extension | None = None,
     ) -> None:
         # A power cut that takes a value's row costs that work once more; a result is never taken back.
         async with self._owned(call, durable=artifact is not None) as life:
-            life.complete(call, outputs, artifact, busy_s)
+            life.complete(call, outputs, artifact, busy_s, extension)
 
     async def fail(
         self, call: StageCall, failure: Failure, *, retryable: bool, max_failures: int, busy_s: float = 0.0

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from components.tiny.avatar import write_avatar
+from components.tiny.extender import write_extender
 from components.tiny.extension import write_extension
 from components.tiny.r2v import write_r2v
 from components.tiny.release import TinySizes
@@ -21,6 +22,7 @@ __all__ = [
     "TinySizes",
     "write_avatar",
     "write_df",
+    "write_extender",
     "write_extension",
     "write_i2v",
     "write_r2v",
@@ -35,6 +37,7 @@ WRITERS: Mapping[str, Callable[..., None]] = {  # by task; two tasks have their 
     "text_to_video": write_t2v,
     "image_to_video": write_i2v,
     "diffusion_forcing": write_df,
+    "prompt_extension": write_extender,
 }
 BY_NAME: Mapping[str, Callable[..., None]] = {  # by the folder that profiles give them
     "tiny-r2v": write_r2v,
@@ -46,4 +49,5 @@ BY_NAME: Mapping[str, Callable[..., None]] = {  # by the folder that profiles gi
     "tiny-t2v-diffusers": write_t2v_library,
     "tiny-i2v-diffusers": write_i2v_library,
     "tiny-df-diffusers": write_df_library,
+    "tiny-extender": write_extender,
 }

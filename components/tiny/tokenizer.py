@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-_CORPUS = """
+CORPUS = """
 a woman in a red coat walks along the beach at sunset while the camera slowly moves closer
 two men talk at a small table near the window of a quiet cafe and snow falls outside
 a young girl holds a white cat and looks at the camera with a warm smile
@@ -34,7 +34,7 @@ _PREFIX = 3  # shortest prefix of a word that becomes a piece
 def write_tokenizer(folder: Path) -> int:
     """Writes `tokenizer.json` and its configuration; returns the vocabulary's size. Same bytes every time."""
     pieces: Counter[str] = Counter()
-    for word in _CORPUS.split():
+    for word in CORPUS.split():
         pieces.update(_SPACE + word[:end] for end in range(min(_PREFIX, len(word)), len(word) + 1))
         pieces.update(word)
     characters = {_SPACE, *map(chr, range(ord("!"), ord("~") + 1))}

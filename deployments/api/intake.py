@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanKind
 
 from cluster.canonical import Draft, canonical, check, check_given, word
 from cluster.config import Config
-from cluster.errors import MediaRejected
+from cluster.errors import InvalidRequest, MediaRejected
 from cluster.files import FileInfo, UploadedFile
 from cluster.records import Delivery, Job, Media
 from cluster.registry import Model
@@ -53,6 +53,7 @@ class Intake:
         self._artifacts = artifacts
         self._fetcher = fetcher
         self._limits = config.media
+        self._extends = config.extends_prompts
         self._examiner = Examiner(artifacts, config.media)
         self._outbound = Outbound(config.media.allow_hosts)
         self._tenants = config.limits
@@ -78,6 +79,7 @@ class Intake:
         if once is not None and (known := await self._store.replayed(tenant, once)) is not None:
             return known
         check(model, draft)
+        self._check_extender(draft)
         await self._check_receivers(draft.delivery)
         files = await asyncio.gather(*(self._read(reference, tenant) for reference in references))
         # One after the other: a decoded image is far larger than its file.
@@ -133,6 +135,13 @@ class Intake:
     def _trace(self) -> Trace:
         """The caller's, or a new one."""
         return caller.get() or Trace.new(sampled=secrets.SystemRandom().random() < self._sample)
+
+    def _check_extender(self, draft: Draft) -> None:
+        if draft.prompt_extend and not self._extends:
+            param = word(draft.delivery.dialect, "prompt_extend")
+            raise InvalidRequest(
+                f"No prompt extender is served here; leave {param} out or set it to false.", param=param
+            )
 
     async def _check_receivers(self, delivery: Delivery) -> None:
         for field, url in (("webhook_url", delivery.webhook_url), ("upload_url", delivery.upload_url)):

@@ -91,6 +91,9 @@ class CreateVideo(BaseModel):
         default=None, description='Ours: "16:9", "9:16", "1:1", "4:3", "3:4"; else the first image\'s.'
     )
     resolution: str | None = Field(default=None, description='Ours: resolution family, for example "720P".')
+    prompt_extend: bool = Field(
+        default=False, description="Ours: a language model rewrites the prompt as a detailed caption first."
+    )
     seed: int | None = Field(default=None, description="Ours: −1 or left out = random, reported in the job.")
     negative_prompt: str | None = Field(default=None, description="Ours: with guidance above 1.")
     n: int = Field(
@@ -163,6 +166,13 @@ class ResultReport(BaseModel):
     nbytes: int | None
 
 
+class PromptExtension(BaseModel):
+    """Ours: what became of a prompt that was to be extended."""
+
+    prompt: str = Field(description="What is encoded.")
+    kept: str | None = Field(description="Why that is the request's own prompt after all; null when it is extended.")
+
+
 class Video(BaseModel):
     """A video job in OpenAI's shape; fields from `phase` on are ours."""
 
@@ -188,6 +198,8 @@ class Video(BaseModel):
     output_format: Container
     output_quality: int | None
     attempts: int
+    prompt_extend: bool = Field(description="Ours: whether the prompt is extended before it is encoded.")
+    prompt_extension: PromptExtension | None = Field(description="Ours: null until it is made.")
     trace_id: str | None = Field(description="Ours: of the job's distributed trace, and in the operator's logs.")
     results: list[ResultReport]
     stages: list[StageReport]
@@ -255,6 +267,10 @@ def video(job: Job) -> Video:
         output_quality=request.output.quality,
         trace_id=None if request.trace is None else request.trace.id,
         attempts=job.attempts,
+        prompt_extend=request.prompt_extend,
+        prompt_extension=(
+            None if job.extension is None else PromptExtension(prompt=job.extension.prompt, kept=job.extension.kept)
+        ),
         cost_usd=f"{job.cost_usd:f}" if request.delivery.include_cost else None,
         results=[_result(job.id, result) for result in job.results],
         stages=[

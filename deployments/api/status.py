@@ -11,6 +11,7 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from pydantic import BaseModel, Field
 
+from cluster.config import Config
 from cluster.errors import Unavailable
 from cluster.monitoring.families import FAMILIES
 from cluster.registry import Model, PriceTable
@@ -96,6 +97,13 @@ class RunningReport(BaseModel):
     steps: int
 
 
+class ExtenderReport(BaseModel):
+    """The chat model that extends prompts."""
+
+    checkpoint: str
+    backend: str
+
+
 class ClusterReport(BaseModel):
     """What runs now."""
 
@@ -108,6 +116,7 @@ class ClusterReport(BaseModel):
     slots: dict[str, int]
     workers: list[WorkerReport]
     running: list[RunningReport]
+    extender: ExtenderReport | None = Field(description="null where prompts are not extended")
     misplaced: dict[str, str] = Field(description="pools that no node can take, with the reason")
 
 
@@ -216,8 +225,15 @@ async def _report(services: Served, tenant: str | None) -> ClusterReport:
             )
             for call in running
         ],
+        extender=_extender(services.config),
         misplaced=dict(await services.misplaced()),
     )
+
+
+def _extender(config: Config) -> ExtenderReport | None:
+    if config.prompt.checkpoint is None:
+        return None
+    return ExtenderReport(checkpoint=config.prompt.checkpoint, backend=config.prompt.backend)
 
 
 @router.get("/v1/status")

@@ -150,6 +150,8 @@ def status(url: Url = DEFAULT_URL) -> None:
     console = Console()
     jobs = ", ".join(f"{count} {state}" for state, count in report["jobs"].items() if count) or "none"
     console.print(f"profile {report['profile']} · {report['topology']} · auth {report['auth']} · jobs: {jobs}")
+    if (extender := report["extender"]) is not None:
+        console.print(f"prompts are extended by {extender['checkpoint']} on {extender['backend']}", soft_wrap=True)
     stages = Table("stage", "slots", "running", "waiting")
     slots, busy, ready = report["slots"], report["busy"], report["ready"]
     for stage in sorted({*slots, *busy, *ready}):

@@ -16,6 +16,7 @@ from cluster.registry import MODELS
 from deployments import preflight
 from deployments.cli.smoke import smoke
 
+EXTENDER = "prompt_extension"  # what the chat model's toy weights are called
 AUTH = {
     "off": "authentication is off; anybody who reaches this address may use it",
     "keys": "authentication is on: requests need an API key, which `skyreels keys create` makes",
@@ -28,15 +29,17 @@ def _config(profile: str, config: Path | None) -> Config:
 
 def _write_tiny(config: Config, console: Console) -> None:
     """Tiny checkpoints are written where the config expects them; weights that are there are kept."""
-    missing = {served.checkpoint: served.name for served in config.models if served.tiny}
-    missing = {path: name for path, name in missing.items() if not Path(path).exists()}
+    wanted = {served.checkpoint: MODELS[served.name].task for served in config.models if served.tiny}
+    if config.prompt.tiny and config.prompt.checkpoint is not None:
+        wanted[config.prompt.checkpoint] = EXTENDER
+    missing = {path: task for path, task in wanted.items() if not Path(path).exists()}
     if not missing:
         return
     with console.status(f"writing tiny checkpoint {', '.join(missing)}"):
         from components.tiny import WRITERS  # noqa: PLC0415 (torch is heavy; only needed here)
 
-        for path, name in missing.items():
-            WRITERS[MODELS[name].task](Path(path))
+        for path, task in missing.items():
+            WRITERS[task](Path(path))
 
 
 def serve(

@@ -129,7 +129,7 @@ async def _queue(task: VideoInference, services: Services, tenant: str) -> Job:
         await _check_media(known, task, services, tenant)
     model = services.registry.find(known.name)
     rules.offered(task)
-    draft = _draft(task)
+    draft = _draft(task, extends=services.config.extends_prompts)
     job = await _earlier(task, services, tenant)
     if job is None:
         try:
@@ -160,7 +160,9 @@ async def _earlier(task: VideoInference, services: Services, tenant: str) -> Job
         return None
 
 
-def _draft(task: VideoInference) -> Draft:
+def _draft(task: VideoInference, *, extends: bool) -> Draft:
+    """`extends`: whether prompts can be extended here, and so are unless the task says no."""
+    extend = task.settings.promptExtend
     return Draft(
         prompt=task.positivePrompt,
         images=sum(len(group.images) for group in task.inputs.referenceImages or ()),
@@ -180,6 +182,7 @@ def _draft(task: VideoInference) -> Draft:
             task_id=task.taskUUID,
             task_sha256=_fingerprint(task),
         ),
+        prompt_extend=extends if extend is None else extend,
     )
 
 

@@ -47,9 +47,6 @@ def offered(task: VideoInference) -> None:
     if task.safety.checkContent or task.safety.mode != "none":
         param = "safety.checkContent" if task.safety.checkContent else "safety.mode"
         raise InvalidRequest(f"No content checker is served here; leave {param} out.", param=param)
-    if task.settings.promptExtend:
-        param = "settings.promptExtend"
-        raise InvalidRequest(f"No prompt extender is served here; leave {param} out or set it to false.", param=param)
 
 
 def family(task: VideoInference) -> str | None:

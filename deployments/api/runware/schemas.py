@@ -108,8 +108,8 @@ class Settings(_Part):
     audio: bool | None = Field(default=None, description="Sound for the video.")
     promptExtend: bool | None = Field(
         default=None,
-        description="Rewriting of the prompt. No extender is served: true is refused, and left out means false, which "
-        "the acknowledgement says.",
+        description="Rewriting of the prompt by a language model; left out means true where one is served. Where none "
+        "is, true is refused, and left out means false. The acknowledgement says what holds.",
     )
 
 
@@ -176,6 +176,9 @@ class TaskResult(BaseModel):
     videoUUID: str | None = None
     videoURL: str | None = None
     seed: int | None = None
+    extendedPrompt: str | None = Field(
+        default=None, description="Ours: the prompt that was encoded, where it is another than the caller's."
+    )
     cost: float | None = Field(default=None, description="US dollars.")
 
 

@@ -15,8 +15,8 @@ VIDEO = "videoInference"
 
 def acknowledgement(job: Job) -> dict[str, Any]:
     """What the caller hears when a task is queued, and whenever it sends the same again."""
-    # No served model makes sound, and no prompt extender is served: what asks for them has been refused.
-    applied = Applied(audio=False, promptExtend=False)
+    # No served model makes sound: what asks for it has been refused.
+    applied = Applied(audio=False, promptExtend=job.request.prompt_extend)
     return Acknowledgement(taskUUID=_name(job), settings=applied).model_dump(mode="json")
 
 
@@ -46,6 +46,7 @@ def _success(job: Job, item: Finished, links: Links) -> dict[str, Any]:
         videoUUID=item.uuid,
         videoURL=links.content(job.id, item.index),
         seed=item.seed,
+        extendedPrompt=job.extension.prompt if job.extension is not None and job.extension.kept is None else None,
         cost=cost_usd(job) if job.request.delivery.include_cost else None,
     ).model_dump(mode="json", exclude_none=True)
 

@@ -253,3 +253,32 @@ def test_residents_take_turns_and_other_slots_do_not() -> None:
     pool = _sized(residents=3, slots={"text": 2}).pools[0]
     assert [pool.slots_of(stage) for stage in STAGES] == [2, 1, 3, 1]
     assert [pool.lanes_of(stage) for stage in STAGES] == [2, 1, 1, 1]
+
+
+EXTENDING = [{"name": "All", "stages": ["prompt", "text", "condition", "denoise", "decode"]}]
+
+
+def test_prompts_are_extended_where_a_pool_hosts_the_stage() -> None:
+    assert not read().extends_prompts
+    assert read(pools=EXTENDING, prompt={"checkpoint": "/w"}).extends_prompts
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompt": {"checkpoint": "/w"}}, "no pool hosts the stage prompt"),
+        ({"pools": EXTENDING}, "a chat model must be named"),
+        ({"pools": EXTENDING, "prompt": {"checkpoint": "/w", "tensor_parallel": 2}}, "only the backend vllm"),
+        (
+            {
+                "pools": [EXTENDING[0] | {"num_gpus": 1}],
+                "prompt": {"checkpoint": "/w", "backend": "vllm", "tensor_parallel": 2},
+            },
+            "All has 1 GPUs; prompt.tensor_parallel needs 2",
+        ),
+        ({"pools": EXTENDING, "prompt": {"checkpoint": "/w", "backend": "ollama"}}, "prompt.backend"),
+    ],
+)
+def test_an_extender_that_cannot_be_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(**changes)

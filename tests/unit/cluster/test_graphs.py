@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cluster import wiring
 from cluster.graphs import NodeKey, Source, StageGraph, StageNode, unroll
 from cluster.registry import MODELS
-from cluster.wiring import KINDS
+from cluster.wiring import KINDS, feeds
 
 R2V = wiring.graph("r2v", 1)
 
@@ -108,3 +108,23 @@ def test_only_what_depends_on_a_seed_has_results() -> None:
         unroll(R2V, 0)
     with pytest.raises(ValueError, match="unrolled"):
         unroll(wiring.graph("r2v", 2), 2)
+
+
+@pytest.mark.parametrize("name", ["r2v", "shot", "extend/2", "extend/2+source", "avatar/0", "avatar/2"])
+@pytest.mark.parametrize("results", [1, 2])
+def test_any_graph_can_extend_the_prompt_first(name: str, results: int) -> None:
+    plain, extended = wiring.graph(name, results), wiring.graph(f"{name}+prompt", results)
+    assert extended.name == f"{name}+prompt"
+    (prompt,) = [item for item in extended.nodes if item.stage == "prompt"]
+    (text,) = [item for item in extended.nodes if item.stage == "text"]
+    assert text.inputs == {"prompt": Source("prompt", 0, "prompt")}
+    assert prompt in extended.ready([]) and text not in extended.ready([])
+    assert {item.key for item in extended.nodes} == {item.key for item in plain.nodes} | {prompt.key}
+    assert [item for item in extended.nodes if item.stage not in {"prompt", "text"}] == [
+        item for item in plain.nodes if item.stage != "text"
+    ]
+
+
+def test_who_feeds_whom_knows_of_extended_prompts() -> None:
+    assert ("prompt", "text") in feeds({"r2v"}, extended=True)
+    assert not any("prompt" in edge for edge in feeds({"r2v"}))

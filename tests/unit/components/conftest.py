@@ -8,7 +8,7 @@ from components.denoiser import Denoiser, ReferenceTask
 from components.device import Placement
 from components.dit import ReferenceDiT
 from components.text import TextEncoder
-from components.tiny import write_avatar, write_df, write_extension, write_i2v, write_r2v, write_t2v
+from components.tiny import write_avatar, write_df, write_extender, write_extension, write_i2v, write_r2v, write_t2v
 from components.vae import Vae
 from components.values import Condition, TextContext
 from tests.unit.components.world import World
@@ -27,6 +27,14 @@ def extension_root(tmp_path_factory) -> Path:
     """A tiny checkpoint of video extension in the original layout. Read only."""
     folder = tmp_path_factory.mktemp("checkpoint") / "extension"
     write_extension(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def extender_root(tmp_path_factory) -> Path:
+    """A tiny chat model. Read only."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "extender"
+    write_extender(folder)
     return folder
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from cluster.config import parse
+from cluster.config import Cache, parse
 from cluster.records import Artifact, SegmentFile, StageWork
 from cluster.store import open_store
 from cluster.store.base import JobStore
@@ -24,10 +24,11 @@ from components.device import Placement
 from components.tiny import write_r2v
 from components.values import Latents
 from deployments.artifacts import ArtifactStore, job_key
+from deployments.cache import EncodingCache
 from deployments.leases import Lease
 from deployments.room import Produced, Room
 from deployments.stages import DecodeStage, Weights
-from deployments.telemetry import Laps, StageMetrics
+from deployments.telemetry import Laps, StageMetrics, logger
 from deployments.transport import DurableTransport
 from tests.unit.cluster.makers import request
 from tests.unit.cluster.store.play import TENANT, Play
@@ -81,6 +82,7 @@ class Decoding:
             hints={},
             laps=Laps(),
             executor=ThreadPoolExecutor(1),
+            cache=EncodingCache(self.artifacts, Cache(), logger()),
             scratch=scratch,
         )
 

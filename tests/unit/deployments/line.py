@@ -66,7 +66,7 @@ class Line:
                 Lease(work), self.play.store, self.edge.artifacts, self.metrics, folder, hints={}, laps=Laps()
             )
             result = await self.stages[ref.stage].run(around)
-        await self.play.store.complete(call, result.handles, result.artifact)
+        await self.play.store.complete(call, result.handles, result.artifact, extension=result.extension)
         self.done.append(ref)
 
     async def finish(self, video_id: str) -> dict[str, Any]:
@@ -97,23 +97,27 @@ async def _unasked(models: Sequence[str]) -> None:
 
 
 @asynccontextmanager
-async def open_line(folder: Path, models: str, *, ranks: int = 1) -> AsyncIterator[Line]:
-    """`ranks` above 1 need a Ray that this process has started."""
-    stages_ = "[text, audio, vision, condition, source, denoise, decode]"
+async def open_line(
+    folder: Path, models: str, more: str = "", stages: str = "", *, ranks: int = 1
+) -> AsyncIterator[Line]:
+    """`more` is added to the configuration, `stages` to those that every model has. Several `ranks` need a Ray that this
+    process has started.
+    """
+    hosted = f"[text, audio, vision, condition, source, denoise, decode{stages and ', ' + stages}]"
     config = parse(
         f"profile: test\ntopology: monolith\nstate_dir: {folder / 'state'}\nmodels: {models}\n"
-        f"pools: [{{name: All, stages: {stages_}, ranks: {ranks}, threads: 1}}]\ndenoise: {{loaded: 4}}\n",
+        f"pools: [{{name: All, stages: {hosted}, ranks: {ranks}, threads: 1}}]\ndenoise: {{loaded: 4}}\n" + more,
         "test",
     )
     async with open_edge(folder, config=config) as edge:
         leadership = await edge.store.lead("s1", 600.0)
         assert leadership is not None
         await edge.store.register(worker("w1", **dict.fromkeys(config.pools[0].stages, 1)))
-        stages = await load_stages(config, config.pools[0], edge.artifacts, LOG, _unasked)
+        loaded = await load_stages(config, config.pools[0], edge.artifacts, LOG, _unasked)
         try:
-            yield Line(edge, Play(edge.store, leadership), stages, Scratch(folder / "scratch"))
+            yield Line(edge, Play(edge.store, leadership), loaded, Scratch(folder / "scratch"))
         finally:
-            for stage in stages.values():
+            for stage in loaded.values():
                 await stage.close()
 
 

@@ -13,6 +13,7 @@ from cluster.records import (
     Artifact,
     Beat,
     Delivery,
+    Extension,
     Failure,
     JobState,
     Rendition,
@@ -186,3 +187,17 @@ class ResultContract:
             segment(0, "again").init_uri,
         }
         assert await play.store.result_uris("j1") == mine | file(1).uris
+
+    async def test_what_became_of_a_prompt_is_the_jobs(self, play: Play) -> None:
+        await play.create(request=request(prompt_extend=True), graph=graph("r2v+prompt", 1))
+        assert (await play.job()).extension is None
+        call = (await play.take("prompt")).call
+        made = Extension("a red ball rolls slowly", None)
+        handles = {"prompt": handle("prompt", "PromptText")}
+        await play.store.complete(call, handles, extension=made)
+        assert (await play.job()).extension == made
+        await play.store.complete(call, handles)
+        work = await play.take("text")
+        assert work.inputs == handles
+        await play.finish("condition")
+        assert (await play.job()).extension == made

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from components.checkpoints import fingerprint, read_config
+from components.checkpoints import fingerprint, read_config, sample
 from components.errors import CheckpointMismatch
 from tests.unit.components.checkpoints.test_weights import NAME, shard
 
@@ -60,3 +60,29 @@ def test_incomplete_folder_is_refused(folder):
     (folder / "config.json").unlink()
     with pytest.raises(CheckpointMismatch, match=r"config\.json is missing"):
         fingerprint(folder)
+
+
+def test_a_sample_knows_every_file_of_a_part(root, folder):
+    assert sample([folder]) != sample([root / "transformer"])  # the part's name counts
+    copied = shutil.copytree(root / "transformer", folder.parent / "transformer")
+    assert sample([copied]) == sample([root / "transformer"])
+    (copied / "config.json").write_text("{}")
+    assert sample([copied]) != sample([root / "transformer"])
+
+
+def test_a_sample_of_a_large_file_reaches_its_middle(tmp_path):
+    file = tmp_path / "weights.pth"
+    with file.open("wb") as stream:
+        stream.truncate(40 * 2**20)
+    before = sample([file])
+    with file.open("r+b") as stream:
+        stream.seek(20 * 2**20)
+        stream.write(b"x" * 64 * 1024)
+    assert sample([file]) != before
+
+
+def test_nothing_has_no_sample(tmp_path):
+    with pytest.raises(CheckpointMismatch, match="none of a component's files"):
+        sample([])
+    with pytest.raises(CheckpointMismatch, match="cannot be read"):
+        sample([tmp_path / "gone"])

@@ -75,6 +75,12 @@ async def open_edge(
     await store.close()
 
 
+def with_extender(folder: Path) -> Config:
+    """A configuration in which prompts can be extended."""
+    text = PROFILE.format(state=folder / "state", allow="[]").replace("stages: [text", "stages: [prompt, text")
+    return parse(text + "prompt: {checkpoint: none, tiny: true}\n", "test")
+
+
 @pytest.fixture
 async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
     async with open_edge(tmp_path) as edge:

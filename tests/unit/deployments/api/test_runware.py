@@ -6,19 +6,21 @@ import asyncio
 import uuid
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from cluster.errors import LimitExceeded, Unavailable
 from cluster.files import FileInfo, NewFile
-from cluster.records import Container, Dialect, Event, JobState
+from cluster.records import Container, Dialect, Event, Extension, JobState
 from deployments.api.links import Links
 from deployments.api.renderers import renderers
 from deployments.api.runware.router import Outcome, refused
 from deployments.api.runware.views import results, webhook
 from tests.unit.cluster.makers import EPOCH
-from tests.unit.deployments.api.conftest import Edge
+from tests.unit.deployments.api.conftest import Edge, open_edge, with_extender
 from tests.unit.deployments.api.jobs import BROKEN, done, job
 from tests.unit.deployments.api.test_videos import png, uri
 
@@ -224,6 +226,21 @@ async def test_refusals_name_the_parameter_and_the_reason(edge: Edge) -> None:
     assert edge.files() == []
 
 
+@pytest.mark.parametrize(
+    ("asked", "applied"), [({}, True), ({"promptExtend": True}, True), ({"promptExtend": False}, False)]
+)
+async def test_prompts_are_extended_unless_the_task_says_no(
+    tmp_path: Path, asked: dict[str, bool], applied: bool
+) -> None:
+    async with open_edge(tmp_path, config=with_extender(tmp_path)) as edge:
+        task = r2v(settings=asked)
+        (entry,) = (await post(edge, task)).json()["data"]
+        job = await edge.store.find_task(task["taskUUID"], "default")
+    assert entry["settings"] == {"audio": False, "promptExtend": applied}
+    assert job.request.prompt_extend is applied
+    assert job.graph == ("r2v+prompt" if applied else "r2v")
+
+
 async def test_a_valid_task_of_a_model_that_is_not_served_says_what_is(edge: Edge) -> None:
     valid = [
         v4(settings={"audio": True, "promptExtend": True}),
@@ -379,3 +396,10 @@ def test_the_renderers_speak_their_dialects() -> None:
     render = renderers(LINKS)
     assert render[Dialect.RUNWARE](done(), event, 0) == webhook(done(), 0, LINKS)
     assert render[Dialect.WAVESPEED](done(), event, None)["status"] == "completed"
+
+
+def test_a_result_tells_the_extended_prompt_and_no_kept_one() -> None:
+    for kept, shown in ((None, "a ball rolls slowly"), ("The model's answer is empty.", None)):
+        made = replace(done(), extension=Extension("a ball rolls slowly", kept))
+        (entry,), _ = results(made, LINKS)
+        assert entry.get("extendedPrompt") == shown
