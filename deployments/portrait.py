@@ -127,6 +127,13 @@ class WindowCondition:
             {"condition": known, **await room.compute(surroundings, room.work, features, masks, self._limits)}
         )
 
+    async def _known(self, room: Room) -> KnownFrames:
+        inputs = room.work.inputs
+        handed = "tail" in inputs
+        first = await room.open("tail", Pixels) if handed else await stored_portrait(room, self._limits)
+        key = await room.open("key", Pixels) if "key" in inputs else None
+        return await room.compute(encode_known, self._vaes[room.request.model], first, key, WINDOW_FRAMES)
+
 
 def masks_of(work: StageWork) -> Sequence[Media]:
     """The masks that a pass's condition reads: the key-frame pass makes the regions for all."""
@@ -150,13 +157,6 @@ def surroundings(
     request, chunk = work.request, work.call.ref.chunk
     heard = window(features, sound_index(windows(request.frames)[chunk], request.frames))
     return {"audio": heard} | ({} if chunk else {"regions": regions(request, masks, limits)})
-
-    async def _known(self, room: Room) -> KnownFrames:
-        inputs = room.work.inputs
-        handed = "tail" in inputs
-        first = await room.open("tail", Pixels) if handed else await stored_portrait(room, self._limits)
-        key = await room.open("key", Pixels) if "key" in inputs else None
-        return await room.compute(encode_known, self._vaes[room.request.model], first, key, WINDOW_FRAMES)
 
 
 def regions(request: Request, masks: Sequence[bytes], limits: MediaLimits) -> Regions:

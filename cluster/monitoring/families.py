@@ -183,7 +183,7 @@ _ALL = (
     ),
     _gauge("skyreels_cache_memory_bytes", "Encodings that a replica keeps in memory.", "replica", unit="bytes"),
     _gauge("skyreels_cache_store_bytes", "Encodings kept among the artifacts.", "scheduler", unit="bytes"),
-    _counter("skyreels_cache_evictions_total", "Stored encodings that were removed.", "scheduler", rare=True),
+    _counter("skyreels_cache_evictions_total", "Stored encodings that were removed.", "scheduler"),
     # -- groups
     _gauge("skyreels_group_residents", "Jobs whose latents the ranks hold.", "group"),
     _gauge("skyreels_group_places", "Jobs that a group can hold.", "group"),

@@ -129,7 +129,6 @@ STAGES = Dashboard(
             "Encodings removed",
             (Query(f"sum (rate(ray_skyreels_cache_evictions_total[{RATE}]))", "removed"),),
             "ops",
-            rare=True,
         ),
         Panel("Hand-off values kept", (Query("max(ray_skyreels_hint_bytes)", "kept for readers"),), "bytes"),
         Panel(

@@ -100,8 +100,8 @@ async def _unasked(models: Sequence[str]) -> None:
 async def open_line(
     folder: Path, models: str, more: str = "", stages: str = "", *, ranks: int = 1
 ) -> AsyncIterator[Line]:
-    """`more` is added to the configuration, `stages` to those that every model has. Several `ranks` need a Ray that this
-    process has started.
+    """`more` is added to the configuration, `stages` to those that every model has. Several `ranks` need a Ray of this
+    process.
     """
     hosted = f"[text, audio, vision, condition, source, denoise, decode{stages and ', ' + stages}]"
     config = parse(
