@@ -1,8 +1,8 @@
 """Where models are at home: a group that cannot hold all of them tells Serve which it holds.
 
-Serve's model multiplexing then sends a model's calls to a replica that holds it, and elsewhere only when that one is
-full. What Serve knows is a hint: the newest models that were used here, as many as there are places. The group itself
-decides what goes, and never takes away what a resident uses.
+Serve's model multiplexing then sends the calls that the Scheduler wants there (`cluster.policy.homes`) to a replica
+that holds their model, and elsewhere only when it is full. What Serve knows is a hint: the newest models that were used
+here, as many as there are places. The group itself decides what goes, and never takes away what a resident uses.
 """
 
 from __future__ import annotations

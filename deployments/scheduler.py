@@ -29,6 +29,7 @@ from cluster.config import Config
 from cluster.errors import StaleEpoch, Unavailable
 from cluster.graphs import StageGraph
 from cluster.policy.dispatch import plan
+from cluster.policy.homes import homes
 from cluster.policy.lease import Grace
 from cluster.records import Failure, StageCall, StageRef, Verdict, encode
 from cluster.store import open_store
@@ -223,11 +224,11 @@ class Scheduler:
             calls = await self._store.dispatch(leadership, refs)
         ready = {item.ref: item for item in state.ready}
         replicas = Counter(stage for worker in state.workers for stage in worker.slots)
-        holding = {stage for worker in state.workers for stage in worker.slots if worker.loaded}
+        models = homes(state, [call.ref for call in calls]) if self._scarce else {}
         for call in calls:
             item = ready[call.ref]
             spread = replicas[call.ref.stage] > 1
-            model = item.model if spread and self._scarce and call.ref.stage in holding else None
+            model = models.get(call.ref)
             sending = self._send(call, graph(item.graph, item.results), spread=spread, model=model)
             task = asyncio.create_task(sending)
             self._calls.add(task)

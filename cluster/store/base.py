@@ -73,6 +73,7 @@ class ClusterState:
     workers: Sequence[Worker]  # seen within the worker time-to-live
     busy: Mapping[str, int]  # stage → rows DISPATCHED or CLAIMED
     leaving: Mapping[str, int] = field(default_factory=dict)  # of those, CLAIMED by workers that take no more calls
+    held: Mapping[str, int] = field(default_factory=dict)  # worker → calls that it has claimed
     loads: Mapping[str, TenantLoad] = field(default_factory=dict)  # of every tenant with ready rows
     call_s: Mapping[str, float] = field(default_factory=dict)  # stage → mean device-seconds of a call, where known
 

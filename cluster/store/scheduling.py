@@ -129,15 +129,19 @@ async def read_state(tx: Transaction, worker_ttl_s: float, ready_limit: int, lim
     names = {worker.id for worker in alive}
     busy: Counter[str] = Counter()
     leaving: Counter[str] = Counter()
-    for stage, held, worker, count in (await tx.conn.execute(_BUSY)).all():
+    held: Counter[str] = Counter()
+    for stage, in_state, worker, count in (await tx.conn.execute(_BUSY)).all():
         busy[stage] += count
-        if held == StageState.CLAIMED.value and worker not in names:
-            leaving[stage] += count
+        if in_state == StageState.CLAIMED.value:
+            held[worker] += count
+            if worker not in names:
+                leaving[stage] += count
     return ClusterState(
         now=tx.now,
         ready=tuple(ready.values()),
         workers=alive,
         busy=dict(busy),
+        held=dict(held),
         leaving=dict(leaving),
         loads=loads,
         call_s=call_s,

@@ -113,7 +113,7 @@ async def test_calls_sent_at_once_go_to_different_replicas_where_there_are_sever
     assert replicas.models == []  # there is but one
 
 
-@pytest.mark.parametrize(("workers", "asked"), [(GROUPS, 2), (GROUPS[:1], 0)])
+@pytest.mark.parametrize(("workers", "asked"), [(GROUPS, 2), (GROUPS[:1], 0)])  # both are idle
 @pytest.mark.parametrize("loaded", [1, 2])
 async def test_a_replica_that_holds_the_model_is_asked_first_where_not_all_do(
     play: Play, tmp_path: Path, workers: tuple[str, ...], asked: int, loaded: int
