@@ -38,7 +38,8 @@ def top(
                 while readings[-1].at_s - readings[0].at_s > WINDOW_S:
                     readings.popleft()
                 live.update(render(overview(readings[0], readings[-1])), refresh=True)
-                if end_s is not None and time.monotonic() >= end_s:
+                enough = len(readings) > 1 or seconds == 0  # one alone has no rates
+                if end_s is not None and enough and time.monotonic() >= end_s:
                     return
                 time.sleep(every)
         except KeyboardInterrupt:
