@@ -53,7 +53,7 @@ chart: install ## Makes the generated files of helm/skyreels again.
 monitoring: install ## Writes rules, alerts, runbooks and dashboards from the registry of metrics.
 	$(BIN)/python -m cluster.monitoring helm/skyreels
 
-bench-watching: install ## What metrics and spans cost, beside the same work without them.
+bench-watching: install ## What metrics and spans of a job cost, beside the job (minutes).
 	$(BIN)/python -m tests.perf.watching
 
 bench: install ## Makes the tables of BENCHMARKS.md again (minutes).

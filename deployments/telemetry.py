@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol, get_args
 
 from cluster.deliveries import ParcelKind, ParcelState
-from cluster.monitoring.families import BREAKS, FAILURES
+from cluster.monitoring.families import BREAKS
 from cluster.records import TERMINAL_STATES, JobState
 from cluster.store.attempts import Attempt
 from cluster.store.observer import Ended, Kind, Moment, Retry
@@ -27,6 +27,7 @@ from deployments.instruments import Gauge, Histogram
 
 LOGGER = "skyreels"
 PATHS = ("memory", "object_store", "file")
+USUAL = ("generation_failed", "out_of_memory", "non_finite", "worker_lost")  # why work fails, nearly always
 REPEATED = ("worker_lost", "released", "generation_failed")  # why a stage is done again, nearly always
 _context: ContextVar[Mapping[str, str | int]] = ContextVar("log_context", default={})  # noqa: B039 (never mutated)
 
@@ -178,7 +179,7 @@ class StoreMetrics:
         self._wasted = CounterMetric("skyreels_wasted_seconds_total")
         self._outages.begin(operation=get_args(Kind))
         self._jobs.begin(state=TERMINAL_STATES, model=models)
-        self._failures.begin(code=FAILURES)
+        self._failures.begin(code=USUAL)
         self._retries.begin(stage=stages, reason=REPEATED)
         self._useful.begin(stage=stages)
         self._wasted.begin(stage=stages, reason=(*REPEATED, "cancelled", "expired"))
@@ -219,7 +220,7 @@ class StageMetrics:
     def __init__(self, stages: Iterable[str]) -> None:
         self.stage_seconds = Histogram("skyreels_stage_seconds")
         self.stage_failures = CounterMetric("skyreels_stage_failures_total")
-        self.stage_failures.begin(stage=stages, code=FAILURES)
+        self.stage_failures.begin(stage=stages, code=USUAL)
         self.load_seconds = Histogram("skyreels_model_load_seconds")
         self.handoff = HandoffMetrics()
         self.cache = CacheMetrics()

@@ -127,8 +127,8 @@ ALERTS: Sequence[Alert] = (
         "The queue grows until they do.",
         (_NODES, "The autoscaler's log on the head node."),
         ("Raise the quota, or add the kind of node that is asked for.",),
-        fires={'ray_cluster_pending_nodes{NodeType="dit"}': "1+0x60"},
-        quiet={'ray_cluster_pending_nodes{NodeType="dit"}': "0+0x60"},
+        fires={'ray_cluster_pending_nodes{node_type="dit"}': "1+0x60"},
+        quiet={'ray_cluster_pending_nodes{node_type="dit"}': "0+0x60"},
         needs="kubernetes",
     ),
     Alert(
@@ -140,8 +140,8 @@ ALERTS: Sequence[Alert] = (
         "Scaling works with fewer nodes than it wants.",
         (_NODES,),
         ("Look for images that cannot be pulled and volumes that cannot be mounted.",),
-        fires={'ray_cluster_failed_nodes{NodeType="dit"}': "1+0x60"},
-        quiet={'ray_cluster_failed_nodes{NodeType="dit"}': "0+0x60"},
+        fires={'ray_cluster_failed_nodes{node_type="dit"}': "1+0x60"},
+        quiet={'ray_cluster_failed_nodes{node_type="dit"}': "0+0x60"},
         needs="kubernetes",
     ),
     Alert(

@@ -97,7 +97,7 @@ OVERVIEW = Dashboard(
         ),
         Panel(
             "Nodes that are pending",
-            (Query("sum by (NodeType) (ray_cluster_pending_nodes)", "{{NodeType}}"),),
+            (Query("sum by (node_type) (ray_cluster_pending_nodes)", "{{node_type}}"),),
             needs="kubernetes",
         ),
     ),

@@ -38,7 +38,8 @@ def top(
                 while readings[-1].at_s - readings[0].at_s > WINDOW_S:
                     readings.popleft()
                 live.update(render(overview(readings[0], readings[-1])), refresh=True)
-                if end_s is not None and time.monotonic() >= end_s:
+                enough = len(readings) > 1 or seconds == 0  # one alone has no rates
+                if end_s is not None and enough and time.monotonic() >= end_s:
                     return
                 time.sleep(every)
         except KeyboardInterrupt:
@@ -57,14 +58,18 @@ def look(client: httpx.Client, urls: list[str]) -> Reading:
 
 
 def render(view: Overview) -> RenderableType:
-    """The screen."""
+    """The screen: no table that would be empty."""
+    if not (view.jobs or view.stages or view.groups):
+        return Text(
+            "No metrics of SkyReels here. Processes report every ten seconds, the first time after their start."
+        )
     jobs = " · ".join(f"{count} {state}" for state, count in view.jobs.items() if count) or "none"
     ended = " · ".join(f"{rate * 60:.1f} {state}/min" for state, rate in view.ended_per_s.items() if rate)
     head = Text(f"jobs: {jobs}" + (f"   ended: {ended}" if ended else ""))
     stages = Table("stage", "slots", "busy", "waiting", "oldest", "≈ queue", "≈ call")  # means as coarse as buckets
     for stage in view.stages:
         counts = (str(stage.slots), str(stage.busy), str(stage.ready))
-        spans = (_span(stage.oldest_s), _span(stage.queue_s), _span(stage.call_s))
+        spans = (_span(stage.oldest_s), _about(stage.queue_s), _about(stage.call_s))
         stages.add_row(stage.name, *counts, *spans, style="red" if stage.ready and not stage.slots else None)
     groups = Table("group", "residents", "busy", "unsaved")
     for group in view.groups:
@@ -75,7 +80,11 @@ def render(view: Overview) -> RenderableType:
         steps.add_row(*key, f"{rate:.2f}")
     troubles = " · ".join(f"{name.replace('_', ' ')} {count:g}" for name, count in view.troubles.items())
     foot = [Text(f"in the last {view.window_s:.0f} s: {troubles}", style="red")] if troubles else []
-    return Group(head, stages, groups, steps, *foot)
+    return Group(head, *(table for table in (stages, groups, steps) if table.row_count), *foot)
+
+
+def _about(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds:.2g} s" if seconds < 60 else f"{seconds / 60:.2g} min"
 
 
 def _span(seconds: float | None) -> str:

@@ -78,7 +78,7 @@ class Decoding:
             store=store or self.store,
             artifacts=self.artifacts,
             transport=DurableTransport(self.artifacts, cache_nbytes=0),
-            metrics=StageMetrics(),
+            metrics=StageMetrics(("decode",)),
             hints={},
             laps=Laps(),
             executor=ThreadPoolExecutor(1),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cluster.config import parse
+from cluster.pools import STAGES
 from cluster.records import StageCall, StageRef
 from cluster.registry import MODELS
 from components.tiny import WRITERS
@@ -41,7 +42,7 @@ class Line:
     play: Play
     stages: dict[str, Stage]
     scratch: Scratch
-    metrics: StageMetrics = field(default_factory=StageMetrics)
+    metrics: StageMetrics = field(default_factory=lambda: StageMetrics(STAGES))
     done: list[StageRef] = field(default_factory=list)
 
     async def submit(self, **fields: Any) -> dict[str, Any]:

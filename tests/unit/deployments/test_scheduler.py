@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cluster.config import profile
+from cluster.errors import Unavailable
 from cluster.pools import STAGES
 from cluster.records import StageCall, decode
 from cluster.store import open_store
@@ -104,3 +105,22 @@ async def test_a_pool_at_nothing_gets_no_call_and_a_replica_that_comes_gets_it(p
     await plant.store.register(worker("w2", text=1))
     await plant.scheduler.wake()
     assert await plant.called(1) == {"text"}
+
+
+async def test_a_scheduler_without_its_store_says_that_it_does_not_lead(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[float] = []
+    monkeypatch.setattr(plant.scheduler._metrics.leading, "set", said.append)
+
+    async def says(value: float) -> None:
+        async with asyncio.timeout(30):
+            while said[-1:] != [value]:
+                await asyncio.sleep(0.01)
+
+    async def away(*_: Any) -> None:
+        raise Unavailable("The job store does not answer.")
+
+    await says(1.0)
+    monkeypatch.setattr(plant.scheduler._store, "lead", away)
+    await says(0.0)

@@ -33,7 +33,7 @@ ELSEWHERE = {
     'DCGM_FI_DEV_XID_ERRORS{Hostname="n1", gpu="0"}': "0+0x60",
     'DCGM_FI_DEV_ROW_REMAP_FAILURE{Hostname="n1", gpu="0"}': "0+0x60",
     'kuberay_service_condition_ready{name="skyreels", namespace="video", condition="true"}': "1+0x60",
-    'ray_cluster_pending_nodes{NodeType="dit"}': "0+0x60",
+    'ray_cluster_pending_nodes{node_type="dit"}': "0+0x60",
     'kube_daemonset_status_number_unavailable{daemonset="skyreels-model-cache"}': "0+0x60",
 }
 

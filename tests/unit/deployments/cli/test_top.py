@@ -59,5 +59,12 @@ def test_rates_and_troubles_are_shown() -> None:
     console = Console(record=True, width=120)
     console.print(render(overview(read([text(10, 5.0, 4)], 0.0), read([text(30, 9.0, 6, lost=1)], 10.0))))
     shown = console.export_text()
-    for word in ("12.0 done/min", "4.00", "40%", "3.00 s", "in the last 10 s: lost 1"):
+    for word in ("12.0 done/min", "4.00", "40%", "3 s", "in the last 10 s: lost 1"):
         assert word in shown
+
+
+def test_an_endpoint_that_tells_nothing_yet_is_told() -> None:
+    with endpoint("ray_other 1.0\n") as url:
+        shown = CliRunner().invoke(app, ["top", "--metrics", url, "--seconds", "0"])
+    assert "No metrics of SkyReels here" in shown.output
+    assert "stage" not in shown.output
