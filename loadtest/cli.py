@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from loadtest.chaos.client import GaveUp
 from loadtest.chaos.receiver import Receiver
 from loadtest.chaos.run import KILL_EVERY_S, OPEN_JOBS, Options, run
-from loadtest.commands import compare, report, scenarios, sweep, trace
+from loadtest.commands import baselines, compare, report, scenarios, sweep, trace
 from loadtest.commands import run as run_load
 from loadtest.folder import OtherRun
 from loadtest.interrupt import Interrupts
@@ -110,6 +110,7 @@ def _own(stack: ExitStack, receiver: Receiver) -> LocalSystem:
 for name, command in (
     ("run", run_load),
     ("sweep", sweep),
+    ("baselines", baselines),
     ("compare", compare),
     ("report", report),
     ("scenarios", scenarios),

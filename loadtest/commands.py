@@ -15,6 +15,8 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from loadtest.arrivals import Replay
+from loadtest.baselines import LAYOUT_NAMES, MIXES, REFERENCE, Plan
+from loadtest.baselines import run as run_baselines
 from loadtest.client.dialects import DIALECTS
 from loadtest.folder import RunFolder
 from loadtest.interrupt import Interrupts
@@ -90,7 +92,8 @@ class Load:
 
     def runner(self) -> Runner:
         """Measures; its numbers are shown on the terminal."""
-        live = self._stack.enter_context(Live(self.console, self.scenario))
+        live = Live(self.console, self.scenario)
+        self._stack.callback(live.close)
         return Runner(self.scenario, self.target, self.folder, live)
 
     def report(self) -> None:
@@ -99,7 +102,8 @@ class Load:
         self.console.print(f"report: {page} and {text}", soft_wrap=True)
 
     def _manifest(self) -> dict[str, Any]:
-        where = self.url or f"layout {self.layout}, queued {self.queued}, running {self.running}, cores {self.cores}"
+        bounds = f"queued {self.queued or 'any'}, running {self.running or 'any'}, cores {self.cores or 'any'}"
+        where = self.url or f"layout {self.layout}, {bounds}"
         return manifest(
             versions=versions(), target=f"{self.dialect} at {where}", scenario=self.scenario.model_dump(mode="json")
         )
@@ -181,6 +185,37 @@ def sweep(
         missed = "" if knee.missed_hz is None else f", not {knee.missed_hz:g}"
         prepared.console.print(f"held: {held}{missed}")
         prepared.report()
+
+
+def baselines(
+    out: Annotated[Path, typer.Option(help="Where measurements go; what lies there is not made again.")] = Path(
+        "load/baselines"
+    ),
+    mixes: Annotated[str, typer.Option(help="Scenarios, with commas.")] = ",".join(MIXES),
+    layouts: Annotated[str, typer.Option(help="What is compared with the tuned monolith, with commas.")] = ",".join(
+        LAYOUT_NAMES
+    ),
+    seeds: Annotated[int, typer.Option(min=1, help="Measurements of each rate.")] = 3,
+    seconds: Annotated[float, typer.Option(min=5, help="Length of one measurement.")] = 90.0,
+    cores: Annotated[str, typer.Option(help='Cores that every system is pinned to, as "0,1".')] = "0,1",
+) -> None:
+    """Monoliths against disaggregated systems on the same cores (hours). Cut off, it goes on when called again."""
+    console = Console(stderr=True)
+    chosen = tuple(dict.fromkeys((REFERENCE, *layouts.split(","))))
+    if unknown := [layout for layout in chosen if layout not in LAYOUTS]:
+        raise ScenarioError(f"--layouts {unknown[0]!r} is unknown; known: {', '.join(LAYOUTS)}.")
+    numbers = tuple(int(core) for core in cores.split(","))
+    wanted = Plan(out, mixes.split(","), chosen, seeds=seeds, seconds=seconds, cores=numbers)
+    with ExitStack() as stack:
+        stack.enter_context(Interrupts())
+
+        def watch(scenario: Scenario) -> Live:
+            live = Live(console, scenario)
+            stack.callback(live.close)
+            return live
+
+        page = run_baselines(wanted, watch, lambda text: console.print(text, soft_wrap=True))
+    console.print(Markdown(page))
 
 
 def compare(
