@@ -17,6 +17,7 @@ from rich.table import Table
 from loadtest.arrivals import Replay
 from loadtest.baselines import LAYOUT_NAMES, MIXES, REFERENCE, Plan
 from loadtest.baselines import run as run_baselines
+from loadtest.chaos.scenario import KINDS
 from loadtest.client.dialects import DIALECTS
 from loadtest.folder import RunFolder
 from loadtest.interrupt import Interrupts
@@ -240,6 +241,8 @@ def scenarios() -> None:
     shown = Table("name", "for", "what")
     for name in shipped():
         shown.add_row(name, "run, sweep", load(name).about)
+    for name, kind in KINDS.items():
+        shown.add_row(name, "chaos --kind", kind.about)
     Console().print(shown)
 
 
