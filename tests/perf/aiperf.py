@@ -8,12 +8,13 @@ the tiny checkpoint's tokenizer, because AIPerf's own is fetched from the intern
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import subprocess
 import tempfile
 from pathlib import Path
 
-from loadtest.inputs import picture
+from loadtest.inputs import COLOURS, png
 from loadtest.layouts import CHECKPOINTS, LAYOUTS, system
 
 MODEL = "skyreels-v3-r2v"
@@ -26,7 +27,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.5)
     parser.add_argument("--out", default="load/aiperf")
     options = parser.parse_args()
-    asked = {"images": [picture(200, 30, 30)], "aspect_ratio": "16:9", "resolution": "64P", "seconds": 1, "seed": 7}
+    image = {"b64_data": base64.b64encode(png(*COLOURS[0])).decode(), "filename": "a.png", "content_type": "image/png"}
+    asked = {"images": image, "aspect_ratio": "16:9", "resolution": "64P", "seconds": 1, "seed": 7}
     with tempfile.TemporaryDirectory(prefix="skyreels-aiperf-") as held:
         folder = Path(held) / "system"
         with system(folder, LAYOUTS["laptop"], [MODEL], queued=None, running=None) as own:

@@ -79,7 +79,7 @@ class Synthetic:
         )
 
     async def create(self, request: Request) -> Response:
-        await request.json()
+        await request.body()  # whatever is asked
         await self._stall()
         waiting = sum(job.ended_at is None for job in self.jobs.values()) if self.most is not None else 0
         if self.most is not None and waiting >= self.most:
