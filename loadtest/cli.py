@@ -23,6 +23,7 @@ from loadtest.chaos.scenario import KINDS
 from loadtest.commands import baselines, compare, report, scenarios, sweep, trace
 from loadtest.commands import run as run_load
 from loadtest.folder import OtherRun
+from loadtest.hurts import Nobody
 from loadtest.interrupt import Interrupts
 from loadtest.local import LocalSystem, NotStarted
 from loadtest.mixes import ScenarioError
@@ -32,7 +33,7 @@ from loadtest.report.compare import NotAlike
 
 TENANTS = ("ada", "ben", "cy")
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-REFUSALS = (GaveUp, NotHere, NotStarted, OtherRun, NotAlike, BadFile, ScenarioError, httpx.HTTPError)
+REFUSALS = (GaveUp, Nobody, NotHere, NotStarted, OtherRun, NotAlike, BadFile, ScenarioError, httpx.HTTPError)
 HASTE: dict[str, Any] = {  # short leases: more hurts fit into a run, and each is noticed sooner
     "scheduler": {"heartbeat_s": 0.2, "lease_ttl_s": 4.0, "leader_ttl_s": 2.0},
     "denoise": {"snapshot_s": 0.5, "step_floor_s": 3.0},

@@ -74,7 +74,6 @@ class Load:
 
     def __post_init__(self) -> None:
         self.console = Console(stderr=True)
-        self._stack = ExitStack()
         if self.dialect not in DIALECTS:
             raise ScenarioError(f"--dialect {self.dialect!r} is unknown; known: {', '.join(DIALECTS)}.")
         if self.layout not in LAYOUTS:
@@ -83,9 +82,11 @@ class Load:
             raise ScenarioError(f"--cores {min(unknown)!r} is no core's number.")
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(Interrupts())
-        self.folder = RunFolder.begin(self.out or Path("load") / self.scenario.name, self._manifest())
-        self.target = self._own() if self.url is None else self._given(self.url)
+        with ExitStack() as stack:
+            stack.enter_context(Interrupts())
+            self.folder = RunFolder.begin(self.out or Path("load") / self.scenario.name, self._manifest())
+            self.target = self._own(stack) if self.url is None else self._given(self.url)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -114,8 +115,8 @@ class Load:
         pages = {"api": f"{url.rstrip('/')}/metrics"} | {page: page for page in self.pages or ()}
         return Target(url, self.dialect, dict(zip(self.scenario.tenants, secrets, strict=False)), pages)
 
-    def _own(self) -> Target:
-        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="skyreels-load-"))) / "system"
+    def _own(self, stack: ExitStack) -> Target:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="skyreels-load-"))) / "system"
         own = system(
             folder,
             LAYOUTS[self.layout],
@@ -124,7 +125,7 @@ class Load:
             running=self.running or None,
             cores=[int(core) for core in filter(None, self.cores.split(","))],
         )
-        self._stack.callback(own.close)
+        stack.callback(own.close)
         with self.console.status(f"starting {self.layout}: {LAYOUTS[self.layout].about}"):
             own.start()
         return Target(own.url, self.dialect, {}, {"api": f"{own.url}/metrics", "replicas": own.metrics_url})
