@@ -55,14 +55,16 @@ def run(plan: Plan, watch: Callable[[Scenario], Watch], say: Callable[[str], Non
         NotStarted: a system did not come up.
         OtherRun: the folder holds measurements of other lengths or seeds.
     """
-    others = os.sched_getaffinity(0) - set(plan.cores)
-    if others:
-        os.sched_setaffinity(0, others)  # the generator takes none of the systems' cores where there are others
-    for name in plan.mixes:
-        mix = scenario(plan, name)
-        reference_hz: float | None = None
-        for layout in (REFERENCE, *(layout for layout in plan.layouts if layout != REFERENCE)):
-            reference_hz = _layout(plan, mix, layout, reference_hz, watch, say)
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, before - set(plan.cores) or before)  # the systems' cores are theirs where there are others
+    try:
+        for name in plan.mixes:
+            mix = scenario(plan, name)
+            reference_hz: float | None = None
+            for layout in (REFERENCE, *(layout for layout in plan.layouts if layout != REFERENCE)):
+                reference_hz = _layout(plan, mix, layout, reference_hz, watch, say)
+    finally:
+        os.sched_setaffinity(0, before)
     page = report(plan)
     (plan.out / "baselines.md").write_text(page, encoding="utf-8")
     return page

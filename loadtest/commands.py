@@ -24,7 +24,7 @@ from loadtest.interrupt import Interrupts
 from loadtest.knee import Knee, rounded
 from loadtest.layouts import LAYOUTS, system
 from loadtest.live import Live
-from loadtest.manifest import manifest, versions
+from loadtest.manifest import described, manifest, versions
 from loadtest.mixes import Scenario, ScenarioError, load, shipped
 from loadtest.parquet import write_trace
 from loadtest.report.compare import compare as compared
@@ -106,14 +106,21 @@ class Load:
     def _manifest(self) -> dict[str, Any]:
         bounds = f"queued {self.queued or 'any'}, running {self.running or 'any'}, cores {self.cores or 'any'}"
         where = self.url or f"layout {self.layout}, {bounds}"
+        server = {} if self.url is None else {"server": described(self.url, self._keys())}
         return manifest(
-            versions=versions(), target=f"{self.dialect} at {where}", scenario=self.scenario.model_dump(mode="json")
+            versions=versions(),
+            target=f"{self.dialect} at {where}",
+            **server,
+            scenario=self.scenario.model_dump(mode="json"),
         )
 
-    def _given(self, url: str) -> Target:
+    def _keys(self) -> dict[str, str]:
         secrets = self.keys.read_text(encoding="utf-8").split() if self.keys else []
+        return dict(zip(self.scenario.tenants, secrets, strict=False))
+
+    def _given(self, url: str) -> Target:
         pages = {"api": f"{url.rstrip('/')}/metrics"} | {page: page for page in self.pages or ()}
-        return Target(url, self.dialect, dict(zip(self.scenario.tenants, secrets, strict=False)), pages)
+        return Target(url, self.dialect, self._keys(), pages)
 
     def _own(self, stack: ExitStack) -> Target:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="skyreels-load-"))) / "system"

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
 
 from cluster.config import load
+from loadtest import baselines
 from loadtest.arrivals import Closed
-from loadtest.baselines import REFERENCE, Plan, report, scenario
+from loadtest.baselines import REFERENCE, Plan, report, run, scenario
 from loadtest.folder import RunFolder
 from loadtest.layouts import LAYOUTS, system
+from loadtest.live import Live
 from loadtest.measure import Measured
+from loadtest.mixes import Scenario
+from loadtest.mixes import load as load_scenario
+from tests.perf import check
 from tests.unit.loadtest.rows import row
+from tests.unit.loadtest.synthetic import Synthetic, constant, served
 
 
 def kept(plan: Plan, layout: str, completed: int, in_time: int) -> None:
@@ -36,6 +48,44 @@ def test_layouts_are_told_as_ratios_to_the_tuned_monolith(tmp_path: Path) -> Non
     assert "| r2v | shared | 0.800 | 0.80 |" in page
     assert "| r2v | 85%, 0.85/s | shared | 2 | in time | 0.900 | 0.900 (0.900–0.900) |" in page
     assert "| r2v | 85%, 0.85/s | monolith | 2 | in time | 1.000 | 1.000 (1.000–1.000) |" in page
+
+
+@contextmanager
+def small(*_: object, **__: object) -> Iterator[SimpleNamespace]:
+    """In place of a whole system."""
+    with served(Synthetic(2, constant(0.05)).app) as url:
+        yield SimpleNamespace(url=url, metrics_url=f"{url}/metrics")
+
+
+def quick(name: str) -> Scenario:
+    return load_scenario(name).model_copy(update={"settle_s": 0.0})
+
+
+def test_every_layout_is_measured_once_at_the_same_rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "system", small)
+    monkeypatch.setattr(baselines, "load", quick)
+    plan = Plan(tmp_path, mixes=("r2v",), layouts=(REFERENCE, "shared"), shares=(0.5,), seeds=1, seconds=1.0)
+    started: list[str] = []
+
+    def watch(scenario: Scenario) -> Live:
+        return Live(Console(quiet=True), scenario)
+
+    page = run(plan, watch, started.append)
+    assert [text.split(",")[0] for text in started] == ["r2v: monolith", "r2v: shared"]
+    rates = {path.name for path in tmp_path.glob("r2v/*/open/points/*")}
+    assert len(rates) == 1
+    assert (tmp_path / "baselines.md").read_text() == page
+    assert run(plan, watch, started.append) == page
+    assert len(started) == 2
+
+
+def test_ratios_are_made_of_four_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "system", small)
+    monkeypatch.setattr(check, "load", quick)
+    monkeypatch.setattr(check, "CONSOLE", Console(quiet=True))
+    found = check.ratios(0.8)
+    assert found.keys() == check.BETTER.keys()
+    assert all(value >= 0 for value in found.values())
 
 
 def test_every_layout_is_a_valid_configuration(tmp_path: Path) -> None:
