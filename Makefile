@@ -3,12 +3,14 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Its dependencies and ours do not fit together.
+AIPERF := .aiperf
 # PyTorch's CPU wheels; tried first and alone, so that an unreachable index costs a second and nothing else.
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
 .PHONY: help install serve smoke test test-unit test-integration check fmt bench bench-api bench-watching boundary fuzz \
-	soak stress chaos chart monitoring clean
+	soak stress chaos load load-baselines aiperf perf-check chart monitoring clean
 
 help: ## Shows this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 20
@@ -71,6 +73,23 @@ bench-api: install ## How fast the HTTP edge answers, with 100,000 jobs in the s
 chaos: install ## 1,000 small jobs while processes are killed and frozen, and a verdict (half an hour).
 	$(BIN)/skyreels-load chaos
 
+load: install ## Rates past the knee of the laptop profile, and a report in load/laptop (a quarter of an hour).
+	$(BIN)/skyreels-load sweep laptop --out load/laptop
+
+load-baselines: install ## Monoliths against disaggregated systems on the same cores (hours; goes on where it was).
+	$(BIN)/skyreels-load baselines --out load/baselines
+
+aiperf: install $(AIPERF)/.installed ## AIPerf, as it is, against a laptop system: report in load/aiperf.
+	$(BIN)/python -m tests.perf.aiperf --aiperf $(AIPERF)/bin/aiperf
+
+$(AIPERF)/.installed:
+	$(PYTHON) -m venv $(AIPERF)
+	$(AIPERF)/bin/pip install --quiet aiperf==0.13.0
+	@touch $@
+
+perf-check: install ## Ratios of this tree beside tests/perf/baseline.json (minutes; a quiet machine).
+	$(BIN)/python -m tests.perf.check
+
 fuzz: install ## Machine-made requests against a system of its own (many minutes).
 	$(BIN)/python -m tests.perf.fuzz
 
@@ -78,4 +97,4 @@ soak: install ## 300 jobs in a row: memory over time.
 	$(BIN)/python -m tests.perf.soak
 
 clean: ## Removes the environment and the state of the laptop profile.
-	rm -rf $(VENV) .skyreels
+	rm -rf $(VENV) $(AIPERF) .skyreels

@@ -16,11 +16,14 @@ from rich.markdown import Markdown
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from loadtest.chaos.client import GaveUp
+from loadtest.chaos.means import Means
 from loadtest.chaos.receiver import Receiver
 from loadtest.chaos.run import KILL_EVERY_S, OPEN_JOBS, Options, run
-from loadtest.commands import compare, report, scenarios, sweep, trace
+from loadtest.chaos.scenario import KINDS
+from loadtest.commands import baselines, compare, report, scenarios, sweep, trace
 from loadtest.commands import run as run_load
 from loadtest.folder import OtherRun
+from loadtest.hurts import Nobody
 from loadtest.interrupt import Interrupts
 from loadtest.local import LocalSystem, NotStarted
 from loadtest.mixes import ScenarioError
@@ -30,7 +33,7 @@ from loadtest.report.compare import NotAlike
 
 TENANTS = ("ada", "ben", "cy")
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-REFUSALS = (GaveUp, NotHere, NotStarted, OtherRun, NotAlike, BadFile, ScenarioError, httpx.HTTPError)
+REFUSALS = (GaveUp, Nobody, NotHere, NotStarted, OtherRun, NotAlike, BadFile, ScenarioError, httpx.HTTPError)
 HASTE: dict[str, Any] = {  # short leases: more hurts fit into a run, and each is noticed sooner
     "scheduler": {"heartbeat_s": 0.2, "lease_ttl_s": 4.0, "leader_ttl_s": 2.0},
     "denoise": {"snapshot_s": 0.5, "step_floor_s": 3.0},
@@ -62,12 +65,19 @@ def chaos(
     fail_share: Annotated[
         float, typer.Option(min=0, max=0.95, help="Of the webhooks that the receiver refuses.")
     ] = 0.3,
+    kind: Annotated[
+        str, typer.Option(help=f"What is done: {', '.join(KINDS)}; see `skyreels-load scenarios`.")
+    ] = "mixed",
     report: Annotated[Path, typer.Option(help="Where chaos.json and chaos.md go.")] = Path("chaos"),
 ) -> None:
     """Many small jobs while processes are killed and frozen; exit code 1 when anything was lost, doubled or untrue.
 
     The first interrupt or SIGTERM begins no more jobs, follows the open ones and writes the report; another ends all.
     """
+    if kind not in KINDS:
+        raise ScenarioError(f"--kind {kind!r} is unknown; known: {', '.join(KINDS)}.")
+    if KINDS[kind].own and url is not None:
+        raise ScenarioError(f"--kind {kind} needs a system of its own; leave --url out, or choose kills or stops.")
     console = Console(stderr=True)
     secrets = tuple(keys.read_text().split()) if keys else ()
     system: LocalSystem | None = None
@@ -85,7 +95,18 @@ def chaos(
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("jobs", total=jobs)
             found = run(
-                Options(str(url), jobs, seed, kill_every, open_jobs, secrets, receiver, interrupts.defer()),
+                Options(
+                    url=str(url),
+                    jobs=jobs,
+                    seed=seed,
+                    kill_every_s=kill_every,
+                    open_jobs=open_jobs,
+                    keys=secrets,
+                    receiver=receiver,
+                    kind=kind,
+                    means=None if system is None else Means(system),
+                    enough=interrupts.defer(),
+                ),
                 lambda done, hurt: bar.update(task, completed=done, description=f"{done} jobs, {hurt} hurts"),
             )
         found.write(report)
@@ -110,6 +131,7 @@ def _own(stack: ExitStack, receiver: Receiver) -> LocalSystem:
 for name, command in (
     ("run", run_load),
     ("sweep", sweep),
+    ("baselines", baselines),
     ("compare", compare),
     ("report", report),
     ("scenarios", scenarios),

@@ -15,13 +15,16 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from loadtest.arrivals import Replay
+from loadtest.baselines import LAYOUT_NAMES, MIXES, REFERENCE, Plan
+from loadtest.baselines import run as run_baselines
+from loadtest.chaos.scenario import KINDS
 from loadtest.client.dialects import DIALECTS
 from loadtest.folder import RunFolder
 from loadtest.interrupt import Interrupts
 from loadtest.knee import Knee, rounded
 from loadtest.layouts import LAYOUTS, system
 from loadtest.live import Live
-from loadtest.manifest import manifest, versions
+from loadtest.manifest import described, manifest, versions
 from loadtest.mixes import Scenario, ScenarioError, load, shipped
 from loadtest.parquet import write_trace
 from loadtest.report.compare import compare as compared
@@ -71,7 +74,6 @@ class Load:
 
     def __post_init__(self) -> None:
         self.console = Console(stderr=True)
-        self._stack = ExitStack()
         if self.dialect not in DIALECTS:
             raise ScenarioError(f"--dialect {self.dialect!r} is unknown; known: {', '.join(DIALECTS)}.")
         if self.layout not in LAYOUTS:
@@ -80,9 +82,11 @@ class Load:
             raise ScenarioError(f"--cores {min(unknown)!r} is no core's number.")
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(Interrupts())
-        self.folder = RunFolder.begin(self.out or Path("load") / self.scenario.name, self._manifest())
-        self.target = self._own() if self.url is None else self._given(self.url)
+        with ExitStack() as stack:
+            stack.enter_context(Interrupts())
+            self.folder = RunFolder.begin(self.out or Path("load") / self.scenario.name, self._manifest())
+            self.target = self._own(stack) if self.url is None else self._given(self.url)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -90,7 +94,8 @@ class Load:
 
     def runner(self) -> Runner:
         """Measures; its numbers are shown on the terminal."""
-        live = self._stack.enter_context(Live(self.console, self.scenario))
+        live = Live(self.console, self.scenario)
+        self._stack.callback(live.close)
         return Runner(self.scenario, self.target, self.folder, live)
 
     def report(self) -> None:
@@ -99,18 +104,26 @@ class Load:
         self.console.print(f"report: {page} and {text}", soft_wrap=True)
 
     def _manifest(self) -> dict[str, Any]:
-        where = self.url or f"layout {self.layout}, queued {self.queued}, running {self.running}, cores {self.cores}"
+        bounds = f"queued {self.queued or 'any'}, running {self.running or 'any'}, cores {self.cores or 'any'}"
+        where = self.url or f"layout {self.layout}, {bounds}"
+        server = {} if self.url is None else {"server": described(self.url, self._keys())}
         return manifest(
-            versions=versions(), target=f"{self.dialect} at {where}", scenario=self.scenario.model_dump(mode="json")
+            versions=versions(),
+            target=f"{self.dialect} at {where}",
+            **server,
+            scenario=self.scenario.model_dump(mode="json"),
         )
 
-    def _given(self, url: str) -> Target:
+    def _keys(self) -> dict[str, str]:
         secrets = self.keys.read_text(encoding="utf-8").split() if self.keys else []
-        pages = {"api": f"{url.rstrip('/')}/metrics"} | {page: page for page in self.pages or ()}
-        return Target(url, self.dialect, dict(zip(self.scenario.tenants, secrets, strict=False)), pages)
+        return dict(zip(self.scenario.tenants, secrets, strict=False))
 
-    def _own(self) -> Target:
-        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="skyreels-load-"))) / "system"
+    def _given(self, url: str) -> Target:
+        pages = {"api": f"{url.rstrip('/')}/metrics"} | {page: page for page in self.pages or ()}
+        return Target(url, self.dialect, self._keys(), pages)
+
+    def _own(self, stack: ExitStack) -> Target:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="skyreels-load-"))) / "system"
         own = system(
             folder,
             LAYOUTS[self.layout],
@@ -119,7 +132,7 @@ class Load:
             running=self.running or None,
             cores=[int(core) for core in filter(None, self.cores.split(","))],
         )
-        self._stack.callback(own.close)
+        stack.callback(own.close)
         with self.console.status(f"starting {self.layout}: {LAYOUTS[self.layout].about}"):
             own.start()
         return Target(own.url, self.dialect, {}, {"api": f"{own.url}/metrics", "replicas": own.metrics_url})
@@ -183,6 +196,37 @@ def sweep(
         prepared.report()
 
 
+def baselines(
+    out: Annotated[Path, typer.Option(help="Where measurements go; what lies there is not made again.")] = Path(
+        "load/baselines"
+    ),
+    mixes: Annotated[str, typer.Option(help="Scenarios, with commas.")] = ",".join(MIXES),
+    layouts: Annotated[str, typer.Option(help="What is compared with the tuned monolith, with commas.")] = ",".join(
+        LAYOUT_NAMES
+    ),
+    seeds: Annotated[int, typer.Option(min=1, help="Measurements of each rate.")] = 3,
+    seconds: Annotated[float, typer.Option(min=5, help="Length of one measurement.")] = 90.0,
+    cores: Annotated[str, typer.Option(help='Cores that every system is pinned to, as "0,1".')] = "0,1",
+) -> None:
+    """Monoliths against disaggregated systems on the same cores (hours). Cut off, it goes on when called again."""
+    console = Console(stderr=True)
+    chosen = tuple(dict.fromkeys((REFERENCE, *layouts.split(","))))
+    if unknown := [layout for layout in chosen if layout not in LAYOUTS]:
+        raise ScenarioError(f"--layouts {unknown[0]!r} is unknown; known: {', '.join(LAYOUTS)}.")
+    numbers = tuple(int(core) for core in cores.split(","))
+    wanted = Plan(out, mixes.split(","), chosen, seeds=seeds, seconds=seconds, cores=numbers)
+    with ExitStack() as stack:
+        stack.enter_context(Interrupts())
+
+        def watch(scenario: Scenario) -> Live:
+            live = Live(console, scenario)
+            stack.callback(live.close)
+            return live
+
+        page = run_baselines(wanted, watch, lambda text: console.print(text, soft_wrap=True))
+    console.print(Markdown(page))
+
+
 def compare(
     first: Annotated[Path, typer.Argument(help="A run's folder.")],
     second: Annotated[Path, typer.Argument(help="Another's, of the same traffic.")],
@@ -205,6 +249,8 @@ def scenarios() -> None:
     shown = Table("name", "for", "what")
     for name in shipped():
         shown.add_row(name, "run, sweep", load(name).about)
+    for name, kind in KINDS.items():
+        shown.add_row(name, "chaos --kind", kind.about)
     Console().print(shown)
 
 

@@ -26,12 +26,15 @@ class Hurts:
     """Hurts one process after the other at their times, and watches until there are as many of a kind as before."""
 
     def __init__(self, http: httpx.AsyncClient, processes: Processes, hurts: Sequence[Hurt]) -> None:
+        """Nobody."""
         self._http = http
         self._processes = processes
         self._hurts = hurts
+        for hurt in hurts:
+            self._living(hurt)
 
     async def __call__(self, began_at: float, marks: list[Mark]) -> None:
-        """Adds a mark for each. Nobody."""
+        """Adds a mark for each."""
         async with asyncio.TaskGroup() as tasks:
             for hurt in self._hurts:
                 tasks.create_task(self._one(hurt, began_at, marks))
@@ -39,9 +42,7 @@ class Hurts:
     async def _one(self, hurt: Hurt, began_at: float, marks: list[Mark]) -> None:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(max(0.0, began_at + hurt.at_s - loop.time()))
-        before = self._processes.of(hurt.kind)
-        if not before:
-            raise Nobody(f"No process {hurt.kind!r} lives here; hurts.kind must be a deployment's name or rank.")
+        before = self._living(hurt)
         victim, hurt_at = before[0], loop.time()
         stopped = hurt.fault == "stop"
         victim.send_signal(signal.SIGSTOP if stopped else signal.SIGKILL)
@@ -57,6 +58,12 @@ class Hurts:
             if len(self._processes.of(hurt.kind)) >= len(before) and await self._ready():
                 whole_after_s = loop.time() - hurt_at
         marks.append(Mark(hurt_at - began_at, f"{hurt.fault} {hurt.kind}", whole_after_s))
+
+    def _living(self, hurt: Hurt) -> list[psutil.Process]:
+        found = self._processes.of(hurt.kind)
+        if not found:
+            raise Nobody(f"No process {hurt.kind!r} lives here; hurts.kind must be a deployment's name or rank.")
+        return found
 
     async def _ready(self) -> bool:
         try:

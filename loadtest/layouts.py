@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class Layout:
     topology: str
     pools: Sequence[Mapping[str, Any]]
     running: int | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    every_core: bool = False  # a thread for each core in every process
 
 
 def _pool(name: str, stages: Sequence[str], threads: int = 1, **more: Any) -> dict[str, Any]:
@@ -44,8 +45,9 @@ LAYOUTS: Mapping[str, Layout] = {
     "original": Layout(
         "one process that makes one job after the other with every core, as the released scripts do",
         "monolith",
-        [_pool("Monolith", EVERY, threads=2)],
+        [_pool("Monolith", EVERY)],
         running=1,
+        every_core=True,
     ),
     "monolith": Layout(
         "the monolith tuned: two processes of one thread, each with a job's stages overlapping another's",
@@ -85,11 +87,12 @@ def system(
     """
     bound = {"queued": queued, "running": layout.running if layout.running is not None else running}
     served = [{"name": model, "checkpoint": str(folder.parent / CHECKPOINTS[model]), "tiny": True} for model in models]
+    threads = {"threads": len(cores or os.sched_getaffinity(0))} if layout.every_core else {}
+    pools = [{**pool, **threads} for pool in layout.pools]
     overrides: dict[str, Any] = {
         "models": served,
-        "pools": list(layout.pools),
+        "pools": pools,
         "denoise": {"loaded": len(served)},
         "limits": {"default": {name: most for name, most in bound.items() if most is not None}},
-        **layout.extra,
     }
     return LocalSystem(folder, topology=layout.topology, overrides=overrides, cores=cores)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -35,13 +33,8 @@ class Live:
         self._task = self._bar.add_task("", numbers="", start=False)
         self._rows: list[JobRow] = []
 
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Gives the terminal back."""
         self._bar.stop()
 
     def begins(self, rate_hz: float, seed: int, requests: int, seconds: float) -> None:
@@ -49,12 +42,14 @@ class Live:
         name = f"{self._scenario.closed.users} users" if self._scenario.closed else f"{rate_hz:g}/s"
         total = None if self._scenario.closed else requests
         self._bar.reset(self._task, total=total, description=f"{name} seed {seed}", numbers="")
+        self._bar.start()
 
     def ended(self, row: JobRow) -> None:
         self._rows.append(row)
         self._bar.update(self._task, completed=len(self._rows), numbers=numbers(self._rows))
 
     def measured(self, point: Measured, *, before: bool) -> None:
+        self._bar.stop()
         told = line(summarise([point], self._scenario))
         self._console.print(f"{told}, seed {point.seed}{' (measured before)' if before else ''}", highlight=False)
 

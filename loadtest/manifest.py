@@ -5,11 +5,13 @@ from __future__ import annotations
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +38,18 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def described(url: str, keys: Mapping[str, str]) -> dict[str, Any]:
+    """What a server says of itself: profile, topology and slots, where it is one of ours; else nothing."""
+    key = next(iter(keys.values()), None)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        response = httpx.get(f"{url.rstrip('/')}/v1/status", headers=headers, trust_env=False, timeout=10)
+        told = response.raise_for_status().json()
+        return {name: told[name] for name in ("profile", "topology", "slots")}
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def commit() -> str:

@@ -52,6 +52,7 @@ async def measure(
     measured = Measured(rate_hz, seed, began=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
     hour = f"{datetime.now(UTC):%Y-%m-%dT%H:00:00Z}"
     before = await _device(server, scenario, hour)
+    await scraper.all(0.0)
     began_at = loop.time()
     until = began_at + scenario.seconds + scenario.drain_s
     terms = Terms(rate_hz, seed, began_at, until, scenario.retries, scenario.download)
@@ -74,7 +75,7 @@ async def measure(
             for _ in range(scenario.closed.users):
                 tasks.create_task(_user(shared, one, began_at + scenario.seconds))
     await asyncio.sleep(scenario.settle_s)
-    await scraper.once(loop.time() - began_at)
+    await scraper.all(loop.time() - began_at)
     measured.seconds = loop.time() - began_at
     after = await _device(server, scenario, hour)
     if before is not None and after is not None:

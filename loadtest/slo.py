@@ -44,6 +44,11 @@ class Summary:
     scrape_failures: int
 
     @property
+    def name(self) -> str:
+        """The rate in words."""
+        return f"{self.rate_hz:g} per second" if self.rate_hz else "as fast as it answers"
+
+    @property
     def counted(self) -> int:
         """Requests that could be in time."""
         return sum(self.outcomes.values()) - self.outcomes[Outcome.CANCELLED]

@@ -58,12 +58,12 @@ class JobRecord:
 
 @dataclass
 class Hurt:
-    """One process that was killed, or frozen for a while."""
+    """One process that was killed, stopped for a while or replaced; or an outage of the job store."""
 
     at_s: float  # since the start
     kind: str
     pid: int
-    signal: str
+    signal: str  # or the fault, where there is none
     freeze_s: float = 0.0
     whole_after_s: float | None = None  # until the kind was complete and every stage had a slot; None = not seen
 

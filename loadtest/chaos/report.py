@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.chaos.evidence import Evidence, Hurt, JobRecord
+from loadtest.chaos.scenario import Fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Report:
         for (kind, signal), times in sorted(self.recoveries().items()):
             seen = [value for value in times if value is not None]
             rows.append((kind, signal, len(times), _spread("", seen) or "–"))
-        lines += _table(("hurt", "signal", "times", "until whole, s"), rows)
+        lines += _table(("hurt", "by", "times", "until whole, s"), rows)
         lines += ["## Violations", "", *(f"- {sentence}" for sentence in self.violations or ("none",)), ""]
         lines += ["## Not checked", "", *(f"- {sentence}" for sentence in self.unchecked or ("nothing",)), ""]
         return "\n".join(lines)
@@ -75,6 +76,8 @@ def counts(evidence: Evidence) -> dict[str, int]:
         "stage attempts over the first": sum(record.last.get("attempts", 0) for record in jobs),
         "killed": sum(hurt.signal == "SIGKILL" for hurt in evidence.hurts),
         "frozen": sum(hurt.signal == "SIGSTOP" for hurt in evidence.hurts),
+        "drained": sum(hurt.signal == Fault.DRAIN for hurt in evidence.hurts),
+        "outages of the job store": sum(hurt.signal == Fault.OUTAGE for hurt in evidence.hurts),
     }
 
 

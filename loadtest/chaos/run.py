@@ -19,6 +19,7 @@ from loadtest.chaos.client import Client, GaveUp, Offer
 from loadtest.chaos.drive import Driver
 from loadtest.chaos.evidence import ENDED, Evidence, JobRecord
 from loadtest.chaos.hurt import Hurter
+from loadtest.chaos.means import Means
 from loadtest.chaos.receiver import Receiver
 from loadtest.chaos.report import Report
 from loadtest.chaos.scenario import JobPlan
@@ -50,6 +51,8 @@ class Options:
     open_jobs: int = OPEN_JOBS
     keys: tuple[str, ...] = ()
     receiver: Receiver | None = None
+    kind: str = "mixed"
+    means: Means | None = None  # what kinds that need more than signals are done with
     enough: Event = field(default_factory=Event)
 
     def wanted(self, _plan: object) -> bool:
@@ -74,7 +77,7 @@ async def _run(options: Options, progress: Callable[[int, int], None]) -> Report
         offer = Offer.read(await client.json("/openapi.json"))
         status = await client.json("/v1/status")
         pools = tuple(sorted({worker["pool"] for worker in status["workers"]}))
-        hurter = Hurter(client, Processes(options.url), frozenset(status["slots"]), pools)
+        hurter = Hurter(client, Processes(options.url), frozenset(status["slots"]), pools, options.means)
         receiver = options.receiver if offer.webhooks else None
         driver = Driver(client, offer, receiver)
         evidence = Evidence(jobs=[], hurts=hurter.hurts, unchecked=list(_unchecked(offer, len(keys), receiver)))
@@ -87,7 +90,8 @@ async def _run(options: Options, progress: Callable[[int, int], None]) -> Report
         if offer.usage:
             evidence.per_second_usd = price(await client.json("/v1/models"))
         plans = takewhile(options.wanted, scenario.jobs(options.seed, options.jobs, tenants=len(keys)))
-        hurts = takewhile(options.wanted, scenario.hurts(options.seed, every_s=options.kill_every_s))
+        faults = scenario.KINDS[options.kind].faults
+        hurts = takewhile(options.wanted, scenario.hurts(options.seed, every_s=options.kill_every_s, faults=faults))
         chaos = asyncio.create_task(hurter.run(hurts))
         try:
             await _drive(driver, plans, options.open_jobs, evidence, lambda done: progress(done, len(hurter.hurts)))
@@ -108,7 +112,7 @@ async def _run(options: Options, progress: Callable[[int, int], None]) -> Report
         await client.close()
     if len(evidence.jobs) < options.jobs:
         evidence.unchecked.append(f"{options.jobs - len(evidence.jobs)} jobs: the run was interrupted before them")
-    hidden = {"keys", "receiver", "enough"}
+    hidden = {"keys", "receiver", "means", "enough"}
     shown = {item.name: getattr(options, item.name) for item in fields(options) if item.name not in hidden}
     return Report(
         manifest=manifest(**shown, tenants=len(keys), kinds=" ".join(hurter.kinds), profile=status["profile"]),

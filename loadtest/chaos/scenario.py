@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import enum
 import random
-import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 PROMPTS = ("A red ball rolls over a grey floor", "A blue triangle spins in the wind")
@@ -21,7 +20,6 @@ SHARE_DELETED = 0.08
 SHARE_HUNG_UP = 0.05
 SHARE_REPEATED = 0.2
 SHARE_TRESPASSED = 0.2
-SHARE_FROZEN = 0.25
 LATEST_FATE_S = 4.0
 LONGEST_HANG_UP_S = 0.03
 LONGEST_FREEZE_S = 20.0
@@ -33,6 +31,39 @@ class Fate(enum.StrEnum):
     FINISH = "finish"
     CANCEL = "cancel"
     DELETE = "delete"
+
+
+class Fault(enum.StrEnum):
+    """What is done to the system."""
+
+    KILL = "kill"  # SIGKILL of a process
+    STOP = "stop"  # SIGSTOP of a process, and SIGCONT after a while
+    DRAIN = "drain"  # a deployment is replaced while it works, as by a new version
+    OUTAGE = "outage"  # the job store takes no writes for a while
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of chaos: faults with their weights."""
+
+    about: str
+    faults: Mapping[Fault, float]
+
+    @property
+    def own(self) -> bool:
+        """Whether it needs more than signals: a system that the harness has started itself."""
+        return not self.faults.keys() <= {Fault.KILL, Fault.STOP}
+
+
+KINDS: Mapping[str, Kind] = {
+    "mixed": Kind("processes of every kind are killed, a quarter stopped for a while", {Fault.STOP: 1, Fault.KILL: 3}),
+    "kills": Kind("processes of every kind are killed", {Fault.KILL: 1}),
+    "stops": Kind("processes of every kind are stopped for a while", {Fault.STOP: 1}),
+    "drains": Kind("deployments are replaced while they work", {Fault.DRAIN: 1}),
+    "database": Kind(
+        "the job store takes no writes for a while, and processes are killed", {Fault.OUTAGE: 1, Fault.KILL: 2}
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +86,13 @@ class JobPlan:
 
 @dataclass(frozen=True, slots=True)
 class HurtPlan:
-    """One process to be hurt. `pick` in [0, 1) chooses among the kinds, then among their processes."""
+    """One hurt. `pick` in [0, 1) chooses among the kinds, then among their processes."""
 
     wait_s: float  # since the hurt before
     kind: float
     pick: float
-    number: signal.Signals
-    freeze_s: float  # how long a SIGSTOP lasts
+    fault: Fault
+    lasts_s: float  # of a stop or an outage
 
 
 def jobs(seed: int, count: int, *, tenants: int) -> Iterator[JobPlan]:
@@ -90,7 +121,7 @@ def jobs(seed: int, count: int, *, tenants: int) -> Iterator[JobPlan]:
         )
 
 
-def hurts(seed: int, *, every_s: float) -> Iterator[HurtPlan]:
+def hurts(seed: int, *, every_s: float, faults: Mapping[Fault, float] = KINDS["mixed"].faults) -> Iterator[HurtPlan]:
     """Hurts without end, `every_s` apart on average."""
     draw = random.Random(f"hurts {seed}")
     while True:
@@ -98,6 +129,11 @@ def hurts(seed: int, *, every_s: float) -> Iterator[HurtPlan]:
             wait_s=draw.uniform(0.5 * every_s, 1.5 * every_s),
             kind=draw.random(),
             pick=draw.random(),
-            number=signal.SIGSTOP if draw.random() < SHARE_FROZEN else signal.SIGKILL,
-            freeze_s=draw.uniform(1.0, min(LONGEST_FREEZE_S, 2 * every_s)),
+            fault=_pick(draw, faults),
+            lasts_s=draw.uniform(1.0, min(LONGEST_FREEZE_S, 2 * every_s)),
         )
+
+
+def _pick(draw: random.Random, faults: Mapping[Fault, float]) -> Fault:
+    (fault,) = draw.choices(tuple(faults), tuple(faults.values()))
+    return fault

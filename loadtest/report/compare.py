@@ -48,7 +48,7 @@ def _rows(first: Results, second: Results) -> Iterator[tuple[str, ...]]:
     for _, points in first.rates:
         rate_hz = points[0].rate_hz
         pairs = [(point, others[rate_hz][point.seed]) for point in points if point.seed in others.get(rate_hz, {})]
-        for name, of in _KINDS.items():
+        for name, of in KINDS.items():
             values = [(of(one, first), of(other, second)) for one, other in pairs]
             told = [(a, b) for a, b in values if a is not None and b is not None]
             if told:
@@ -78,7 +78,7 @@ def _device(point: Measured, found: Results) -> float | None:
     return (spent.useful_s + spent.wasted_s) / video_s if spent is not None and video_s else None
 
 
-_KINDS: dict[str, Callable[[Measured, Results], float | None]] = {
+KINDS: dict[str, Callable[[Measured, Results], float | None]] = {
     "in time": _attainment,
     "goodput, per s": _goodput,
     "mean end to end, s": _latency,

@@ -58,14 +58,14 @@ def distributions(rates: Sequence[tuple[Summary, Sequence[Measured]]], scenario:
     for summary, points in rates[::step]:
         rows = [row for point in points for row in counted(point, scenario)]
         taken = sorted(row.latency_s for row in rows if row.outcome is Outcome.COMPLETED and row.latency_s is not None)
-        curves.append((summary.offered_hz, taken))
+        curves.append((summary.name, taken))
     most = max((taken[-1] for _, taken in curves if taken), default=1.0)
     chart = Chart("seconds from the intended instant to the end", "share", (0, most), (0, 1))
-    for index, (rate_hz, taken) in enumerate(curves):
+    for index, (name, taken) in enumerate(curves):
         steps: list[Point] = [(0, 0)]
         for count, value in enumerate(taken):
             steps += [(value, count / len(taken)), (value, (count + 1) / len(taken))]
-        chart.line(steps, COLOURS[index % len(COLOURS)], f"{rate_hz:.2f}/s")
+        chart.line(steps, COLOURS[index % len(COLOURS)], name)
     return chart.svg()
 
 

@@ -38,7 +38,7 @@ code { background: #f4f4f4 }
 def html(found: Results) -> str:
     """The page."""
     scenario = found.scenario
-    shown = max(found.rates, key=lambda rate: (rate[0].offered_hz <= (found.knee_hz or 0), rate[0].offered_hz))
+    shown = max(found.rates, key=lambda rate: (rate[0].rate_hz <= (found.knee_hz or 0), rate[0].rate_hz))
     parts = [f"<h1>Load: {escape(scenario.name)}</h1><p>{escape(scenario.about)}.</p>", _list(facts(found))]
     if len(found.rates) > 1:
         parts += [
@@ -50,10 +50,10 @@ def html(found: Results) -> str:
     parts += [_table(RATES, map(rate_row, found.summaries)), _list([f"- {note}" for note in notes(found)])]
     parts += ["<h2>Latencies</h2>", figures.distributions(found.rates, scenario)]
     for summary in found.summaries:
-        parts += [f"<h3>{summary.offered_hz:.2f} per second, seconds</h3>", _table(PARTS, part_rows(summary))]
+        parts += [f"<h3>{summary.name}, seconds</h3>", _table(PARTS, part_rows(summary))]
     jobs = figures.samples([row for point in shown[1] for row in point.rows])
     if jobs:
-        parts.append(f"<h2>Jobs at {shown[0].offered_hz:.2f} per second</h2>")
+        parts.append(f"<h2>Jobs at {shown[0].name}</h2>")
         for row in jobs:
             model, seconds = escape(row.model), f"{row.seconds:g} s"
             parts.append(f"<p>{model}, {seconds}, {row.latency_s:.2f} s from due to done</p>{figures.gantt(row)}")

@@ -38,7 +38,7 @@ class Results:
         for summary in self.summaries:
             if summary.attainment.value < self.scenario.sweep.target:
                 break
-            held = summary.offered_hz
+            held = summary.rate_hz or summary.offered_hz
         return held
 
 
@@ -57,25 +57,35 @@ def markdown(found: Results) -> str:
     scenario = found.scenario
     lines = [f"# Load: {scenario.name}", "", f"{scenario.about}.", "", *facts(found), ""]
     lines += ["## Rates", "", *table(RATES, map(rate_row, found.summaries)), *notes(found), ""]
-    lines += ["## Where the time goes", "", "Seconds: value (interval of 95 % over seeds). ", *_needed(), ""]
+    lines += ["## Where the time goes", "", "Seconds: value (interval of 95 % over seeds).", *_needed(), ""]
     for summary in found.summaries:
-        lines += [f"### {summary.offered_hz:.2f} per second", "", *table(PARTS, part_rows(summary)), ""]
+        lines += [f"### {summary.name}", "", *table(PARTS, part_rows(summary))]
     hurts = list(hurt_rows(found))
     if hurts:
-        lines += ["## What was hurt", "", *table(HURTS, hurts), ""]
+        lines += ["## What was hurt", "", *table(HURTS, hurts)]
     lags = list(lag_rows(found))
     if lags:
-        lines += ["## Scaling", "", *table(LAGS, lags), ""]
+        lines += ["## Scaling", "", *table(LAGS, lags)]
     return "\n".join(lines)
 
 
 RATES = (
-    *("sent, per s", "seeds", "requests", "in time", "goodput, per s", "completed, per s", "rejected", "failed"),
+    *(
+        "asked, per s",
+        "sent, per s",
+        "seeds",
+        "requests",
+        "in time",
+        "goodput, per s",
+        "completed, per s",
+        "rejected",
+        "failed",
+    ),
     *("cancelled", "unfinished", "device-s per video-s", "wasted, device-s"),
 )
 PARTS = ("part", "samples", "p50", "p90", "p95", "p99")
-HURTS = ("sent, per s", "seed", "at, s", "what", "whole after, s", "in time again after, s")
-LAGS = ("sent, per s", "stage", "backlogs", "longest until slots rose, s")
+HURTS = ("rate", "seed", "at, s", "what", "whole after, s", "in time again after, s")
+LAGS = ("rate", "stage", "backlogs", "longest until slots rose, s")
 
 
 def facts(found: Results) -> list[str]:
@@ -90,13 +100,20 @@ def facts(found: Results) -> list[str]:
     told["in time"] = ", ".join(
         f"{name}: {slo.latency_s:g} s + {slo.per_video_s:g} s per second of video" for name, slo in scenario.slo.items()
     )
-    return [f"- {name}: {value}" for name, value in told.items()]
+    return [f"- {name}: {_plain(value)}" for name, value in told.items()]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {told}" for name, told in value.items())
+    return str(value)
 
 
 def rate_row(summary: Summary) -> tuple[str, ...]:
     """A row of the table of rates."""
     outcomes = [str(summary.outcomes[outcome]) for outcome in Outcome if outcome is not Outcome.COMPLETED]
     return (
+        f"{summary.rate_hz:g}" if summary.rate_hz else NOTHING,
         f"{summary.offered_hz:.2f}",
         str(summary.seeds),
         str(sum(summary.outcomes.values())),
@@ -116,21 +133,18 @@ def notes(found: Results) -> Iterator[str]:
     if knee is None:
         yield f"At no rate were {target} in time."
     else:
-        yield f"Up to {knee:.2f} per second at least {target} were in time."
+        yield f"Up to {knee:g} per second at least {target} were in time."
     yield "Cancelled requests are those that their callers meant to cancel; they are in no share."
     for summary in found.summaries:
         if summary.late_p99_s > LATE_S:
             yield (
-                f"At {summary.offered_hz:.2f} per second the generator itself was late ({summary.late_p99_s:.2f} s at "
+                f"At {summary.name} the generator itself was late ({summary.late_p99_s:.2f} s at "
                 "p99): latencies hold that too, as they should, but it is not the server's."
             )
         if summary.refused_without_advice:
-            yield (
-                f"At {summary.offered_hz:.2f} per second {summary.refused_without_advice} were refused without a "
-                "Retry-After."
-            )
+            yield (f"At {summary.name} {summary.refused_without_advice} were refused without a Retry-After.")
         if summary.scrape_failures:
-            yield f"At {summary.offered_hz:.2f} per second {summary.scrape_failures} pages of metrics were not read."
+            yield f"At {summary.name} {summary.scrape_failures} pages of metrics were not read."
     if found.cut_off:
         yield f"{found.cut_off} ended requests of measurements that were cut off are in their journals and not here."
 
@@ -154,7 +168,7 @@ def hurt_rows(found: Results) -> Iterator[tuple[str, ...]]:
                 whole = NOTHING if mark.whole_after_s is None else f"{mark.whole_after_s:.1f}"
                 recovered = recovery_s(counted(point, found.scenario), mark)
                 again = NOTHING if recovered is None else f"{recovered:.1f}"
-                yield f"{summary.offered_hz:.2f}", str(point.seed), f"{mark.at_s:.1f}", mark.what, whole, again
+                yield summary.name, str(point.seed), f"{mark.at_s:.1f}", mark.what, whole, again
 
 
 def lag_rows(found: Results) -> Iterator[tuple[str, ...]]:
@@ -165,7 +179,7 @@ def lag_rows(found: Results) -> Iterator[tuple[str, ...]]:
             for stage, values in autoscale_lags(point.samples).items():
                 lags.setdefault(stage, []).extend(values)
         for stage, values in sorted(lags.items()):
-            yield f"{summary.offered_hz:.2f}", stage, str(len(values)), f"{max(values):.1f}"
+            yield summary.name, stage, str(len(values)), f"{max(values):.1f}"
 
 
 def shown(estimate: Estimate | None, digits: int) -> str:

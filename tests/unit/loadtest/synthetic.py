@@ -75,11 +75,12 @@ class Synthetic:
                 Route(f"{video}/cancel", self.cancel, methods=["POST"]),
                 Route(f"{video}/content", self.content),
                 Route("/metrics", self.metrics),
+                Route("/v1/usage", self.usage),
             ]
         )
 
     async def create(self, request: Request) -> Response:
-        await request.json()
+        await request.body()  # whatever is asked
         await self._stall()
         waiting = sum(job.ended_at is None for job in self.jobs.values()) if self.most is not None else 0
         if self.most is not None and waiting >= self.most:
@@ -134,6 +135,10 @@ class Synthetic:
         text = "# TYPE skyreels_stage_ready gauge\n" + f'skyreels_stage_ready{{stage="make"}} {ready}\n'
         text += "# TYPE skyreels_stage_slots gauge\n" + f'skyreels_stage_slots{{stage="make"}} {self._workers}\n'
         return Response(text + "# TYPE python_info gauge\npython_info 1\n", media_type="text/plain")
+
+    async def usage(self, request: Request) -> Response:
+        worked = (job.ended_at - job.began_at for job in self.jobs.values() if job.ended_at and job.began_at)
+        return JSONResponse({"stages": [{"stage": "make", "useful_s": sum(worked), "wasted_s": 0.0}]})
 
     async def events(self, request: Request) -> Response:
         job = self.jobs[request.path_params["id"]]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import signal
 
 from loadtest.chaos import scenario
-from loadtest.chaos.scenario import Fate
+from loadtest.chaos.scenario import KINDS, Fate, Fault
 
 
 def test_a_seed_is_a_scenario() -> None:
@@ -16,7 +15,7 @@ def test_a_seed_is_a_scenario() -> None:
     hurts = list(itertools.islice(scenario.hurts(3, every_s=10), 100))
     assert hurts == list(itertools.islice(scenario.hurts(3, every_s=10), 100))
     assert all(5 <= hurt.wait_s <= 15 for hurt in hurts)
-    assert {hurt.number for hurt in hurts} == {signal.SIGKILL, signal.SIGSTOP}
+    assert {hurt.fault for hurt in hurts} == {Fault.KILL, Fault.STOP}
 
 
 def test_many_jobs_hold_everything() -> None:
@@ -28,3 +27,11 @@ def test_many_jobs_hold_everything() -> None:
     assert any(plan.trespass for plan in plans)
     assert len({plan.once for plan in plans}) == len(plans)
     assert len({(plan.prompt, plan.seed, plan.seconds) for plan in plans}) < 20  # most have twins
+
+
+def test_every_kind_of_chaos_does_what_it_says() -> None:
+    for kind in KINDS.values():
+        hurts = itertools.islice(scenario.hurts(1, every_s=10, faults=kind.faults), 200)
+        assert {hurt.fault for hurt in hurts} == kind.faults.keys()
+    assert set.union(*(set(kind.faults) for kind in KINDS.values())) == set(Fault)
+    assert [name for name, kind in KINDS.items() if kind.own] == ["drains", "database"]

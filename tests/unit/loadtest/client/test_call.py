@@ -112,7 +112,7 @@ def test_pages_of_metrics_are_read_without_buckets_and_without_what_is_not_ours(
     async def program() -> Scraper:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(synthetic.app)) as http:
             scraper = Scraper(http, {"api": "http://known/metrics", "gone": "http://known/none"}, {})
-            await scraper.once(1.5)
+            await scraper.all(1.5)
             return scraper
 
     scraper = virtual.run(program())
