@@ -9,8 +9,8 @@ AIPERF := .aiperf
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve smoke test test-unit test-integration check fmt bench bench-api bench-watching boundary fuzz \
-	soak stress chaos load load-baselines aiperf perf-check chart monitoring clean
+.PHONY: help install serve smoke test test-unit test-integration check fmt bench bench-api bench-watching bench-chains \
+	boundary fuzz soak stress chaos load load-baselines aiperf perf-check chart monitoring clean
 
 help: ## Shows this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 20
@@ -60,6 +60,10 @@ bench-watching: install ## What metrics and spans of a job cost, beside the job 
 
 bench: install ## Makes the tables of BENCHMARKS.md again (minutes).
 	$(BIN)/python -m tests.perf.bench --install
+
+bench-chains: install ## What several chains at once gain, and how much memory a 200 s avatar takes (a quarter of an hour).
+	$(BIN)/python -m tests.perf.interleave
+	$(BIN)/python -m tests.perf.length
 
 boundary: install ## Splits the time between stages into its parts.
 	$(BIN)/python -m tests.perf.boundary

@@ -18,7 +18,8 @@ SHOT = {"model": "skyreels-v3-shot", "prompt": "[CUT_IN] the ball from above", "
 AVATAR = {"model": "skyreels-v3-avatar", "prompt": "a ball speaks", "seed": "9"}
 SOURCE = ("video", ("source.mp4", film(moving(30)), "video/mp4"))
 FACE = ("images", ("face.png", portrait(), "image/png"))
-VOICE = ("audio", ("voice.flac", (DATA / "spoken.flac").read_bytes(), "audio/flac"))  # 6.4 s of espeak-ng
+SPOKEN = (DATA / "spoken.flac").read_bytes()  # 6.4 s of espeak-ng
+VOICE = ("audio", ("voice.flac", SPOKEN, "audio/flac"))
 Form = tuple[dict[str, str], list[Any]]
 CHAINS: dict[str, Form] = {
     "extension": (EXTENSION, [SOURCE]),

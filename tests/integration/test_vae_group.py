@@ -18,25 +18,32 @@ import pytest
 
 from components.device import Placement
 from components.media.segments import SegmentEncoder
+from components.tiny import write_avatar
 from components.vae import Vae
 from components.values import Latents
 from deployments import blobs
 from loadtest.processes import lives
+from tests.integration.chains import FRAMES, submit
 from tests.integration.conftest import HASTE, started
 from tests.integration.system import System, has_torch, stage_of, until
+from tests.unit.deployments.line import sound_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.stress]  # a system of its own; the ranks alone are unit tests
 LONG = {"seconds": "10"}
 LABELS = {"skyreels.ai/pool": "vae"}
 POOLS: list[dict[str, Any]] = [
-    {"name": "Worker", "stages": ["text", "denoise"]},
+    {"name": "Worker", "stages": ["text", "audio", "vision", "denoise"]},
     {"name": "VaeRoom", "stages": ["condition", "decode"], "ranks": 2, "labels": LABELS},
 ]
 
 
 @pytest.fixture(scope="module")
 def shared(folder: Path) -> Iterator[System]:
-    overrides = {**HASTE, "topology": "disaggregated", "pools": POOLS, "ray": {"labels": LABELS}}
+    write_avatar(folder / "tiny-a2v")
+    checkpoints = {"skyreels-v3-r2v": "tiny-r2v", "skyreels-v3-avatar": "tiny-a2v"}
+    models = [{"name": name, "checkpoint": str(folder / root), "tiny": True} for name, root in checkpoints.items()]
+    overrides = {**HASTE, "topology": "disaggregated", "pools": POOLS, "ray": {"labels": LABELS}, "models": models}
+    overrides["denoise"] = {**HASTE["denoise"], "loaded": len(models)}
     with started(System(folder / "vae", overrides=overrides)) as system:
         yield system
 
@@ -90,6 +97,14 @@ def test_two_ranks_make_what_one_process_makes(shared: System) -> None:
     # Pixels differ by one level where a value lies on its border; the encoder spreads such a difference a little.
     assert difference.mean() < 0.05
     assert difference.max() <= 8
+
+
+def test_two_ranks_make_the_windows_of_an_avatar(shared: System) -> None:
+    done = shared.finish(submit(shared, "avatar"), 300)
+    assert (done["attempts"], done["frames"]) == (0, FRAMES["avatar"])
+    data = shared.content(done["id"])
+    assert len(frames_of(data)) == FRAMES["avatar"]
+    assert abs(len(sound_of(data)[0]) / sound_of(data)[1] - FRAMES["avatar"] / 25) < 0.1  # an AAC frame is 46 ms
 
 
 @pytest.mark.parametrize(
