@@ -1,4 +1,4 @@
-"""A system whose prompts are extended by vLLM says what one by transformers says. Skipped where vLLM is not installed."""
+"""Prompts extended by vLLM are those extended by transformers. Skipped where vLLM is not installed."""
 
 from __future__ import annotations
 
