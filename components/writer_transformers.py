@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    AutoTokenizer,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
@@ -68,6 +69,19 @@ class TransformersWriter:
 
     def close(self) -> None:
         """Nothing was started."""
+
+
+def read_chat(root: Path) -> tuple[Any, int]:
+    """A chat model's tokenizer, and how many tokens the model can look at. CheckpointMismatch."""
+    if not (root / "tokenizer.json").is_file():  # without it the library would make an empty one
+        raise CheckpointMismatch(f"{root / 'tokenizer.json'} is missing; the checkpoint is incomplete.")
+    tokenizer = AutoTokenizer.from_pretrained(root, local_files_only=True)
+    if tokenizer.chat_template is None:
+        raise CheckpointMismatch(f"{root} has no chat template; choose a model that was tuned for instructions.")
+    window = read_config(root / "config.json").get("max_position_embeddings")
+    if not isinstance(window, int):
+        raise CheckpointMismatch(f"{root / 'config.json'} does not say max_position_embeddings.")
+    return tokenizer, window
 
 
 def ends_of(root: Path) -> list[int]:

@@ -20,8 +20,6 @@ from components.errors import Unsupported
 from components.prompt import Sampling
 from components.writer_transformers import ends_of
 
-_CACHE_NBYTES = 256 * 2**20  # of keys and values, without a GPU
-
 
 class VllmWriter:
     """One engine."""
@@ -36,7 +34,14 @@ class VllmWriter:
 
     @classmethod
     def load(
-        cls, root: Path, placement: Placement, *, window: int, tensor_parallel: int = 1, memory_share: float = 0.9
+        cls,
+        root: Path,
+        placement: Placement,
+        *,
+        window: int,
+        tensor_parallel: int = 1,
+        memory_share: float = 0.9,
+        cache_nbytes: int = 2**28,
     ) -> Self:
         """From a folder in transformers' layout.
 
@@ -46,6 +51,7 @@ class VllmWriter:
             window: longest question and answer together, in tokens.
             tensor_parallel: ranks that share each layer.
             memory_share: of each GPU's memory, weights and cache together.
+            cache_nbytes: of keys and values, without a GPU; a window must fit.
 
         Raises:
             Unsupported: vLLM is not installed.
@@ -66,7 +72,7 @@ class VllmWriter:
             skip_tokenizer_init=True,
             enforce_eager=on_cpu,
             disable_log_stats=True,
-            **({"kv_cache_memory_bytes": _CACHE_NBYTES} if on_cpu else {"gpu_memory_utilization": memory_share}),
+            **({"kv_cache_memory_bytes": cache_nbytes} if on_cpu else {"gpu_memory_utilization": memory_share}),
         )
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=loop.run_forever, name="vllm", daemon=True)

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
 from cluster.config import Prompt
 from cluster.records import Extension
 from cluster.registry import MODELS
@@ -16,7 +14,7 @@ from components.device import Placement
 from components.errors import CheckpointMismatch
 from components.prompt import Extender, Sampling, Writer, judge, messages
 from components.values import PromptText
-from components.writer_transformers import TransformersWriter
+from components.writer_transformers import TransformersWriter, read_chat
 from components.writer_vllm import VllmWriter
 from deployments.room import Produced, Room
 from deployments.weights import Weights
@@ -33,6 +31,7 @@ def _vllm(root: Path, placement: Placement, settings: Prompt) -> Writer:
         window=settings.window,
         tensor_parallel=settings.tensor_parallel,
         memory_share=settings.memory_share,
+        cache_nbytes=settings.cache_nbytes,
     )
 
 
@@ -47,9 +46,11 @@ class PromptStage:
         if settings.checkpoint is None:
             raise CheckpointMismatch("prompt.checkpoint names no chat model.")
         root = checkpoints.resolve(settings.checkpoint, settings.revision)
+        tokenizer, window = read_chat(root)
+        settings = settings.model_copy(update={"window": min(settings.window, window)})
         writer = BACKENDS[settings.backend](root, weights.placement, settings)
         self._sampling = Sampling(settings.max_tokens, settings.temperature)
-        self._extender = Extender(AutoTokenizer.from_pretrained(root), writer, self._sampling, settings.window)
+        self._extender = Extender(tokenizer, writer, self._sampling, settings.window)
         self._weights = f"{checkpoints.sample([root])} {weights.placement} {settings.backend}"
 
     async def run(self, room: Room) -> Produced:

@@ -68,6 +68,7 @@ class LocalSystem:
                 {"name": "skyreels-v3-r2v", "checkpoint": str(self.folder.parent / self.checkpoint), "tiny": True},
             ],
             "pools": pools,
+            **self._extender(pools),
             "api": {"port": api},
             **self.overrides,
             "ray": {"dashboard_port": dashboard, "metrics_port": metrics, **self.overrides.get("ray", {})},
@@ -80,6 +81,13 @@ class LocalSystem:
         self.metrics_url = f"http://127.0.0.1:{metrics}/metrics"
         self.dashboard_url = f"http://127.0.0.1:{dashboard}"
         self.client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+
+    def _extender(self, pools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The chat model of pools that extend prompts, as in the shipped profiles."""
+        if not any("prompt" in pool["stages"] for pool in pools):
+            return {}
+        checkpoint = str(self.folder.parent / "tiny-extender")
+        return {"prompt": {"checkpoint": checkpoint, "tiny": True, "max_tokens": 48}}
 
     def __enter__(self) -> Self:
         return self.start()

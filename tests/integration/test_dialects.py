@@ -118,3 +118,36 @@ def test_runware(system: System) -> None:
     assert first["videoUUID"] != second["videoUUID"]
     assert (first["cost"], second["cost"]) == (0.04, 0.04)
     assert frames(first["videoURL"]) == frames(second["videoURL"]) == 25
+
+
+def test_prompts_are_extended_where_the_dialect_says_so_or_the_request(system: System) -> None:
+    group = {"type": "image", "tag": "@ball", "images": [image("ball.png")]}
+    task = {
+        "taskType": "videoInference",
+        "taskUUID": str(uuid.uuid4()),
+        "model": "skywork:skyreels-v3@r2v",
+        "positivePrompt": "@ball rolls",
+        "resolution": "64p",
+        "duration": 1,
+        "inputs": {"referenceImages": [group]},
+    }
+    plain = {**task, "taskUUID": str(uuid.uuid4()), "settings": {"promptExtend": False}}
+    acknowledged = system.client.post("/runware/v1", json=[task, plain]).json()["data"]
+    assert [entry["settings"]["promptExtend"] for entry in acknowledged] == [True, False]
+    left, extended = system.submit(), system.submit(prompt_extend="true")
+    jobs = [system.finish(video["id"]) for video in (left, extended)]
+    assert [job["prompt_extend"] for job in jobs] == [False, True]
+    assert jobs[0]["prompt_extension"] is None
+    made = jobs[1]["prompt_extension"]
+    assert made["kept"] is None and made["prompt"] not in {"", jobs[1]["prompt"]}
+    assert next(stage["stage"] for stage in jobs[1]["stages"]) == "prompt"
+    assert system.digest(left["id"]) != system.digest(extended["id"])  # it is what the denoiser attends to
+    again = system.finish(system.submit(prompt_extend="true")["id"])
+    assert again["prompt_extension"] == made
+    assert system.digest(again["id"]) == system.digest(extended["id"])
+
+    by_prompt = [job for job in system.client.get("/v1/videos").json()["data"] if job["prompt"] == "@ball rolls"]
+    (kept,) = [system.finish(job["id"])["prompt_extension"] for job in by_prompt if job["prompt_extend"]]
+    assert kept == {"prompt": "@ball rolls", "kept": "The model's answer does not mention @ball."}
+    status = system.client.get("/v1/status").json()
+    assert status["extender"]["backend"] == "transformers"

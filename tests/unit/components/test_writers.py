@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from components.errors import CheckpointMismatch
 from components.prompt import Extender, Sampling, messages
-from components.writer_transformers import TransformersWriter, _Draw
+from components.writer_transformers import TransformersWriter, _Draw, read_chat
 
 PROMPTS = ("a red ball", "@ball rolls", "two men talk at a small table", "雪 falls outside")
 GREEDY, DRAWN = Sampling(max_tokens=40), Sampling(max_tokens=40, temperature=0.8)
@@ -78,6 +78,19 @@ def test_weights_that_do_not_fit_are_refused(extender_root, tmp_path, cpu):
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointMismatch, match="no language model"):
         TransformersWriter.load(folder, cpu)
+
+
+def test_a_model_that_was_not_tuned_for_chats_is_refused(extender_root, tmp_path):
+    assert read_chat(extender_root)[1] == 8192
+    folder = shutil.copytree(extender_root, tmp_path / "base")
+    options = json.loads((folder / "tokenizer_config.json").read_text())
+    del options["chat_template"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(options))
+    with pytest.raises(CheckpointMismatch, match="no chat template"):
+        read_chat(folder)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointMismatch, match=r"tokenizer\.json is missing"):
+        read_chat(folder)
 
 
 def test_a_model_without_an_end_of_turn_is_refused(extender_root, tmp_path, cpu):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cluster.config import Cache
-from components.values import Frames, TextContext
+from components.values import Frames, PromptText, TextContext
 from deployments import blobs
 from deployments.artifacts import CACHE, ArtifactStore
 from deployments.cache import EncodingCache, key_of
@@ -224,3 +224,16 @@ async def test_values_of_every_dtype_come_back(fresh: Fresh) -> None:
     value, _ = await fresh().recall(KEY, never)
     assert isinstance(value, Frames)
     assert torch.equal(value.frames_FYXC, frames.frames_FYXC)
+
+
+@pytest.mark.parametrize("text", ["", "a ball", "雪 falls\n"])
+async def test_texts_come_back(fresh: Fresh, text: str) -> None:
+    async def made() -> PromptText:
+        return PromptText.of(text)
+
+    first = fresh()
+    await first.recall(KEY, made)
+    await first.settle()
+    value, found = await fresh().recall(KEY, never)
+    assert isinstance(value, PromptText)
+    assert (found, value.text) == ("store", text)
