@@ -241,7 +241,7 @@ class Config(_Section):
         """Ranks of a VAE hold a band of every picture each, at least one latent row. ValueError."""
         heights = {height for model in self.registry.models.values() for height, _ in sizes(model)}
         rows = min(heights) // VAE_STRIDE_S
-        portraits = [model.name for model in self.registry.models.values() if model.limits.portrait]
+        portraits = [model.name for model in self.registry.models.values() if model.graph in {"avatar", "i2v", "df"}]
         for pool in self.pools:
             if pool.grouped and DENOISE not in pool.grouped and portraits:
                 raise ValueError(

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import BinaryIO
 
 import torch
 
-from cluster.chains import prefix_frames
-from cluster.config import MediaLimits
 from cluster.records import Request
 from cluster.registry import MODELS
 from components import text_original, vae_original
 from components.denoiser.avatar import CONNECTION_PROMPT
 from components.image import letterbox
+from components.known import encode_known
 from components.media.image import read
 from components.text import TextEncoder
 from components.vae import Vae
 from components.values import Condition, Frames, PrefixCondition
+from deployments.ends import Ends
 from deployments.inputs import input_bytes, input_file
-from deployments.portrait import WindowCondition
+from deployments.portrait import WindowCondition, stored_portrait
 from deployments.room import Produced, Room
-from deployments.source import open_source
+from deployments.source import prefix_of
 from deployments.weights import Weights
 
 
@@ -42,12 +41,15 @@ class TextStage:
 
 
 class ConditionStage:
-    """Reference images → Condition; the end of a video, or of the roll before → PrefixCondition; `WindowCondition`."""
+    """Reference images → Condition; the end of a video, or of the roll before → PrefixCondition; a first frame →
+    KnownFrames; `WindowCondition`, `Ends`.
+    """
 
     def __init__(self, weights: Weights) -> None:
         self._vaes = weights.load(Vae.load, file=vae_original.FILE)
         self._media = weights.config.media
         self._windows = WindowCondition(self._vaes, self._media)
+        self._ends = Ends(self._vaes, self._media)
 
     async def run(self, room: Room) -> Produced:
         request = room.request
@@ -56,6 +58,12 @@ class ConditionStage:
                 return Produced({"condition": await self._prefix(room)})
             case "avatar":
                 return await self._windows.run(room)
+            case "i2v":
+                first = await stored_portrait(room, self._media)
+                vae = self._vaes[request.model]
+                return Produced({"condition": await room.compute(encode_known, vae, first, None, request.frames)})
+            case "df":
+                return Produced({"condition": await self._ends.run(room)})
         with room.laps.lap("get"):
             files = [await input_bytes(room, image) for image in request.images]
         return Produced({"condition": await room.compute(self._encode, request, files)})
@@ -75,10 +83,3 @@ class ConditionStage:
             for data in files
         ]
         return self._vaes[request.model].encode_references(torch.stack(images))
-
-
-def prefix_of(request: Request, file: BinaryIO, limits: MediaLimits) -> Frames:
-    """The end of a stored video at the size of the new one. MediaError."""
-    size = {"height": request.height, "width": request.width, "fps": request.fps}
-    tail = open_source(request, file, limits).tail(prefix_frames(request), **size)
-    return Frames(torch.from_numpy(tail))

@@ -97,7 +97,7 @@ async def open_line(folder: Path, models: str) -> AsyncIterator[Line]:
     stages_ = "[text, audio, vision, condition, source, denoise, decode]"
     config = parse(
         f"profile: test\ntopology: monolith\nstate_dir: {folder / 'state'}\nmodels: {models}\n"
-        f"pools: [{{name: All, stages: {stages_}}}]\ndenoise: {{loaded: 4}}\n",
+        f"pools: [{{name: All, stages: {stages_}}}]\ndenoise: {{loaded: 7}}\n",
         "test",
     )
     async with open_edge(folder, config=config) as edge:
