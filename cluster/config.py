@@ -153,6 +153,9 @@ class Denoise(_Section):
     snapshot_s: Positive = Field(default=30.0, description="work between two snapshots of a job")
     attention: str = "auto"
     loaded: Count = Field(default=1, description="models whose weights a group keeps at once; others are exchanged")
+    host_nbytes: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="weights that had to make room wait in this much of each rank's host memory"
+    )
     load_timeout_s: Positive = Field(default=1800.0, description="longest start of the ranks, and longest load")
     step_timeout_s: Positive = Field(default=600.0, description="longest answer to any other command")
     step_floor_s: Positive = Field(default=10.0, description="a step is never called hung sooner, however short others")

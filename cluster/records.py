@@ -401,7 +401,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A live replica as it registered itself: which stages it hosts and how many it runs at once."""
+    """A live replica as it registered itself: which stages it hosts, how many it runs at once, and what is loaded."""
 
     id: str
     pool: str
@@ -410,6 +410,7 @@ class Worker:
     pid: int
     started_at: datetime
     seen_at: datetime
+    loaded: tuple[str, ...] = ()  # models that its group of ranks holds on their devices
 
 
 @cache

@@ -37,6 +37,7 @@ from cluster.store.news import Topic
 from cluster.wiring import graph
 from deployments.artifacts import ArtifactStore
 from deployments.hints import Ack, HintTable
+from deployments.homes import scarce
 from deployments.nodes import find_misplaced
 from deployments.sweeper import Sweeper
 from deployments.telemetry import Laps, SchedulerMetrics, StoreMetrics, bound, logger
@@ -58,6 +59,8 @@ class StageHandle(Protocol):
     @property
     def run(self) -> Any: ...
 
+    def options(self, *, multiplexed_model_id: str) -> StageHandle: ...
+
 
 class Scheduler:
     """One Serve deployment; `handles` maps each stage to the deployment that hosts it."""
@@ -70,6 +73,7 @@ class Scheduler:
         self._pools = config.pools
         self._misplaced: Mapping[str, str] = {}
         self._handles = handles
+        self._scarce = scarce(config)
         self._tracer = Tracer(config.tracing, "Scheduler")
         self._store = open_store(config.store_url, TracedStore(self._tracer, StoreMetrics()))
         await self._store.open()
@@ -208,9 +212,12 @@ class Scheduler:
             calls = await self._store.dispatch(leadership, refs)
         ready = {item.ref: item for item in state.ready}
         replicas = Counter(stage for worker in state.workers for stage in worker.slots)
+        holding = {stage for worker in state.workers for stage in worker.slots if worker.loaded}
         for call in calls:
             item = ready[call.ref]
-            sending = self._send(call, graph(item.graph, item.results), spread=replicas[call.ref.stage] > 1)
+            spread = replicas[call.ref.stage] > 1
+            model = item.model if spread and self._scarce and call.ref.stage in holding else None
+            sending = self._send(call, graph(item.graph, item.results), spread=spread, model=model)
             task = asyncio.create_task(sending)
             self._calls.add(task)
             task.add_done_callback(self._calls.discard)
@@ -229,12 +236,12 @@ class Scheduler:
         told = {"calls": [str(call.ref) for call, _ in calls], "trace_ids": traces, **laps.told()}
         self._log.info("dispatched", extra=told)
 
-    async def _send(self, call: StageCall, stages: StageGraph, *, spread: bool) -> None:
+    async def _send(self, call: StageCall, stages: StageGraph, *, spread: bool, model: str | None) -> None:
         """One stage call; the answer is only an ack. A dead worker is reported at once instead of after its lease."""
         with bound(**call.named, epoch=call.epoch):
             began_ns, lost = now_ns(), ""
             try:
-                self._note(call, stages, await self._call(call, spread=spread))
+                self._note(call, stages, await self._call(call, spread=spread, model=model))
             except (RayError, RayServeException) as error:
                 self._log.warning("worker lost: %s", type(error).__name__)
                 self._metrics.lost.inc(tags={"stage": call.ref.stage})
@@ -258,12 +265,13 @@ class Scheduler:
             attributes=attributes,
         )
 
-    async def _call(self, call: StageCall, *, spread: bool) -> Ack:
+    async def _call(self, call: StageCall, *, spread: bool, model: str | None) -> Ack:
         """Sends it to the replica that Serve chooses. Where there are several (`spread`), one call after the other
         takes its place first: calls sent at once would not know of each other, and two of them meet in one replica
-        while another is free.
+        while another is free. With a `model`, a replica that holds it is asked first.
         """
-        run = self._handles[call.ref.stage].run
+        handle = self._handles[call.ref.stage]
+        run = (handle if model is None else handle.options(multiplexed_model_id=model)).run
         message, hints = encode(call), self._hints.of(call.ref)
         if not spread:
             return cast(Ack, await run.remote(message, hints))

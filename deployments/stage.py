@@ -8,7 +8,7 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from opentelemetry.trace import SpanKind
@@ -23,7 +23,9 @@ from deployments import group
 from deployments.artifacts import ArtifactStore
 from deployments.call import Call, HandedBack, Stage
 from deployments.drain import DrainWatch, stopping_here
+from deployments.group.controller import Told
 from deployments.hints import Ack, Hints
+from deployments.homes import announcer, scarce
 from deployments.leases import Lease, LeaseKeeper, Revoked
 from deployments.scratch import Scratch
 from deployments.telemetry import Laps, StageMetrics, StoreMetrics, bound, logger
@@ -32,8 +34,12 @@ from deployments.tracing import TracedStore, Tracer, now_ns
 RELEASED = "released"
 
 
-async def load_stages(config: Config, pool: Pool, artifacts: ArtifactStore, log: logging.Logger) -> dict[str, Stage]:
-    """Makes every stage of a pool ready to run; only their weights live in the process."""
+async def load_stages(
+    config: Config, pool: Pool, artifacts: ArtifactStore, log: logging.Logger, told: Told
+) -> dict[str, Stage]:
+    """Makes every stage of a pool ready to run; only their weights live in the process. `told` learns which models a
+    group of ranks holds, whenever one is used.
+    """
     stages: dict[str, Stage] = {}
     grouped = {*pool.grouped, *({DENOISE} & set(pool.stages))}
     if set(pool.stages) - grouped:
@@ -41,7 +47,7 @@ async def load_stages(config: Config, pool: Pool, artifacts: ArtifactStore, log:
 
         stages |= await asyncio.to_thread(load, config, pool, artifacts)
     if grouped:
-        stages |= await group.start(config, pool, log)
+        stages |= await group.start(config, pool, log, told)
     return stages
 
 
@@ -62,13 +68,15 @@ class StageReplica:
         self._artifacts = ArtifactStore.of(config)
         await self._artifacts.sweep_temp()
         self._scratch = Scratch(config.state_path / "scratch")
+        self._announce = announcer(config) if scarce(config) else None
+        self._loaded: tuple[str, ...] = ()
+        self._retired = True
         began = time.monotonic()
-        self._stages = await load_stages(config, pool, self._artifacts, self._log)
+        self._stages = await load_stages(config, pool, self._artifacts, self._log, self._holds)
         seconds = time.monotonic() - began
         self._log.info("stages ready", extra={"pool": pool.name, "seconds": round(seconds, 3)})
         self._metrics.load_seconds.observe(seconds, tags={"pool": pool.name, "cause": "start"})
         self._slots = {name: asyncio.Semaphore(pool.slots_of(name)) for name in pool.stages}
-        self._retired = True
         await self._register()
         self._keeper = LeaseKeeper(self._store, self._id, config.scheduler, self._log)
         self._keeper.start()
@@ -98,10 +106,26 @@ class StageReplica:
     async def _register(self) -> None:
         """The Scheduler may send calls."""
         if self._retired:
-            now = await self._store.now()
-            slots = {name: self._pool.slots_of(name) for name in self._pool.stages}
-            await self._store.register(Worker(self._id, self._pool.name, slots, platform.node(), os.getpid(), now, now))
+            await self._write_row()
             self._retired = False
+
+    async def _write_row(self) -> None:
+        now = await self._store.now()
+        slots = {name: self._pool.slots_of(name) for name in self._pool.stages}
+        await self._store.register(
+            Worker(self._id, self._pool.name, slots, platform.node(), os.getpid(), now, now, self._loaded)
+        )
+
+    async def _holds(self, models: Sequence[str]) -> None:
+        """A group of ranks has these models loaded and uses the last one now. Hints for calls and for readers."""
+        if self._announce is not None:
+            await self._announce(models[-1])
+        known, self._loaded = self._loaded, tuple(sorted(models))
+        if known != self._loaded and not self._retired:
+            try:
+                await self._write_row()
+            except Unavailable as error:
+                self._log.warning("what is loaded is not recorded: %s", error)
 
     async def _retire(self) -> None:
         """The Scheduler sends no more calls; those that run go on."""

@@ -36,6 +36,7 @@ async def register(tx: Transaction, worker: Worker) -> None:
         "pid": worker.pid,
         "started_at": worker.started_at,
         "seen_at": tx.now,
+        "loaded": list(worker.loaded),
     }
     await tx.insert_new(workers, row)
     await tx.conn.execute(update(workers).where(workers.c.id == worker.id).values(row))

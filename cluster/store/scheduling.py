@@ -125,7 +125,7 @@ async def read_state(tx: Transaction, worker_ttl_s: float, ready_limit: int, lim
             ready[ref] = replace(item, begun=True)
     loads, call_s = await waiting.read_loads(tx, begun)
     since = {"since": tx.now - timedelta(seconds=worker_ttl_s)}
-    alive = [Worker(**row) for row in (await tx.conn.execute(_ALIVE, since)).mappings()]
+    alive = [_worker(row) for row in (await tx.conn.execute(_ALIVE, since)).mappings()]
     names = {worker.id for worker in alive}
     busy: Counter[str] = Counter()
     leaving: Counter[str] = Counter()
@@ -153,6 +153,10 @@ async def _ready_stages(tx: Transaction) -> list[str]:
         if name is None:
             return names
         names.append(name)
+
+
+def _worker(row: RowMapping) -> Worker:
+    return Worker(**{**row, "loaded": tuple(row["loaded"])})
 
 
 def _ready(row: RowMapping) -> ReadyStage:

@@ -218,6 +218,7 @@ workers = Table(
     Column("pid", Integer, nullable=False),
     Column("started_at", Utc, nullable=False),
     Column("seen_at", Utc, nullable=False),
+    Column("loaded", JsonColumn, nullable=False, server_default="[]"),
 )
 
 leaders = Table(

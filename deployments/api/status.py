@@ -80,6 +80,7 @@ class WorkerReport(BaseModel):
     node: str
     pid: int
     slots: dict[str, int]
+    loaded: list[str] = Field(description="models that its group of ranks holds on their devices")
 
 
 class RunningReport(BaseModel):
@@ -191,7 +192,14 @@ async def _report(services: Served, tenant: str | None) -> ClusterReport:
         busy=dict(busy),
         slots=slots,
         workers=[
-            WorkerReport(id=worker.id, pool=worker.pool, node=worker.node, pid=worker.pid, slots=dict(worker.slots))
+            WorkerReport(
+                id=worker.id,
+                pool=worker.pool,
+                node=worker.node,
+                pid=worker.pid,
+                slots=dict(worker.slots),
+                loaded=list(worker.loaded),
+            )
             for worker in state.workers
             if tenant is None
         ],

@@ -153,14 +153,15 @@ def status(url: Url = DEFAULT_URL) -> None:
     stages = Table("stage", "slots", "running", "waiting")
     for stage, slots in sorted(report["slots"].items()):
         stages.add_row(stage, str(slots), str(report["busy"].get(stage, 0)), str(report["ready"].get(stage, 0)))
-    replicas = Table("pool", "node", "pid", "works on")
+    replicas = Table("pool", "node", "pid", "loaded", "works on")
     for worker in report["workers"]:
         calls = [
             f"{call['stage']} {call['step']}/{call['steps']} of {call['video_id']}"
             for call in report["running"]
             if call["worker"] == worker["id"]
         ]
-        replicas.add_row(worker["pool"], worker["node"], str(worker["pid"]), "\n".join(calls))
+        loaded = "\n".join(worker["loaded"])
+        replicas.add_row(worker["pool"], worker["node"], str(worker["pid"]), loaded, "\n".join(calls))
     console.print(stages, replicas)
     for reason in report["misplaced"].values():
         console.print(f"[red]{reason}[/]", soft_wrap=True)

@@ -83,7 +83,8 @@ Command = Load | Prepare | Commit | Step | Snapshot | Finish | Drop
 class Done:
     """The command was carried out. `step` counts the run's finished steps; `handle` names the snapshot that rank 0
     wrote, `handles` the results by port, and `hints` lead to those; `segments` are those of a decode that rank 0 wrote
-    since its last answer.
+    since its last answer. `weights` names the content of the weights that were loaded, or that the step was made with;
+    those of a VAE have no name.
     """
 
     step: int = 0
@@ -91,6 +92,7 @@ class Done:
     handles: Mapping[str, Handle] = field(default_factory=dict)
     hints: Hints = field(default_factory=dict)
     segments: tuple[Written, ...] = ()
+    weights: str = ""
 
 
 @dataclass(frozen=True, slots=True)

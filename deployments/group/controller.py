@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext, suppress
 from typing import Any
 
@@ -30,13 +30,14 @@ from deployments.telemetry import GroupMetrics
 
 METRICS_S = 5.0  # Ray forgets a gauge that is not set again
 WRITE_S = 30.0  # for steps that write, too
+Told = Callable[[Sequence[str]], Awaitable[None]]  # the loaded models, the one used now last
 
 
 class Controller:
     """Runs stage calls on one group of ranks, a few at once."""
 
     def __init__(
-        self, ranks: Ranks, config: Config, *, residents: int, metrics: GroupMetrics, log: logging.Logger
+        self, ranks: Ranks, config: Config, *, residents: int, metrics: GroupMetrics, log: logging.Logger, told: Told
     ) -> None:
         names = [served.name for served in config.models]
         self._crew = Crew(ranks, config.denoise, names[: config.denoise.loaded], log)
@@ -45,6 +46,7 @@ class Controller:
         self._places = residents
         self._metrics = metrics
         self._log = log
+        self._told = told
         self._pace = self._new_pace()
         self._waiting: deque[Resident] = deque()
         self._residents: dict[str, Resident] = {}
@@ -64,6 +66,7 @@ class Controller:
             await self._crew.build(self._wake.set)
         except GroupBroken as broken:
             raise ConfigError(f"The group of ranks does not start: {broken.reason}") from broken
+        await self._told(self._crew.models)
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
@@ -170,6 +173,7 @@ class Controller:
         loaded = self._crew.models
         if model in loaded:
             self._crew.used(model)
+            await self._told(self._crew.models)
             return True
         used = {resident.model for resident in self._residents.values()}
         unused = [name for name in loaded if name not in used]
@@ -179,6 +183,7 @@ class Controller:
         began_s = time.monotonic()
         await self._crew.load(model, unused[0] if full else None)
         self._metrics.exchanged(time.monotonic() - began_s)
+        await self._told(self._crew.models)
         return True
 
     async def _prepare(self, resident: Resident) -> None:
@@ -203,6 +208,7 @@ class Controller:
             outcomes = await self._order(commands.Step(resident.job), resident, bound_s)
             if failed := failure(outcomes):
                 return self._fail(resident, failed)
+            self._crew.check(resident.model, outcomes)
             resident.served_s = time.monotonic()
             self._count(resident, resident.served_s - began_s)
             await resident.receive(agreed(outcomes))

@@ -22,6 +22,7 @@ class Crew:
         self._log = log
         self._on_death: Callable[[], None] = lambda: None
         self.models = list(models)  # that are loaded, the one used longest ago first
+        self._weights: dict[str, str] = {}  # by model: what the ranks say they have loaded
         self.number = 0  # of the newest command
 
     @property
@@ -46,9 +47,17 @@ class Crew:
 
     async def load(self, model: str, instead_of: str | None = None) -> None:
         """Loads weights, after those of another model have gone; fresh ranks will load the same. GroupBroken."""
-        if failed := failure(await self.order(Load(model, instead_of), self._limits.load_timeout_s)):
+        outcomes = await self.order(Load(model, instead_of), self._limits.load_timeout_s)
+        if failed := failure(outcomes):
             raise GroupBroken("load", failed.reason, failed)
+        self._weights[model] = agreed(outcomes).weights
+        self.check(model, outcomes)
         self.models = [name for name in self.models if name not in {model, instead_of}] + [model]
+
+    def check(self, model: str, outcomes: Sequence[Outcome]) -> None:
+        """Every rank worked with the weights that were loaded as this model. GroupBroken."""
+        if {outcome.weights for outcome in outcomes if isinstance(outcome, Done)} != {self._weights[model]}:
+            raise GroupBroken("protocol", f"not all ranks worked with the weights of {model}: {outcomes}")
 
     def used(self, model: str) -> None:
         """A loaded model is used now."""

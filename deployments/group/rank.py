@@ -24,6 +24,7 @@ from components.values import RandomState, Value
 from deployments.group import commands
 from deployments.group.commands import Command, Done
 from deployments.group.member import Member
+from deployments.group.shelf import Shelf
 from deployments.group.tasks import TASKS, spec_of
 from deployments.hints import Hints
 
@@ -35,6 +36,11 @@ class _Resident:
     denoiser: Denoiser
     run: Run
 
+    @property
+    def told(self) -> Done:
+        """Where the run is, and whose weights it is of."""
+        return Done(self.run.step, weights=self.denoiser.task.weights)
+
 
 class Rank(Member):
     """See `Member`."""
@@ -43,7 +49,8 @@ class Rank(Member):
         """As `Member`."""
         super().__init__(config, pool, rank)
         self._meshes: Meshes | None = None
-        self._denoisers: dict[str, Denoiser] = {}  # by model
+        self._denoisers: dict[str, Denoiser] = {}  # on the device, by model
+        self._shelf = Shelf(config.denoise.host_nbytes)
         self._prepared: dict[str, _Resident] = {}
         self._runs: dict[str, _Resident] = {}
 
@@ -55,18 +62,19 @@ class Rank(Member):
     def close(self) -> None:
         """As `Member.close`."""
         self._runs, self._prepared, self._denoisers = {}, {}, {}
+        self._shelf.clear()
         super().close()
 
-    def _carry_out(self, command: Command) -> Done:
+    def _carry_out(self, command: Command) -> Done:  # noqa: PLR0911 (one for each command)
         match command:
             case commands.Load(model, instead_of):
-                self._load(model, instead_of)
+                return Done(weights=self._load(model, instead_of).task.weights)
             case commands.Prepare(job, work, hints):
                 self._prepared[job] = self._build(work, hints)
-                return Done(self._prepared[job].run.step)
+                return self._prepared[job].told
             case commands.Commit(job):
                 self._runs[job] = self._prepared.pop(job)
-                return Done(self._runs[job].run.step)
+                return self._runs[job].told
             case commands.Step(job):
                 return self._step(self._runs[job])
             case commands.Snapshot(job, key):
@@ -76,17 +84,22 @@ class Rank(Member):
             case commands.Drop(job):
                 self._prepared.pop(job, None)
                 self._runs.pop(job, None)
-        return Done()
+                return Done()
 
-    def _load(self, model: str, instead_of: str | None) -> None:
+    def _load(self, model: str, instead_of: str | None) -> Denoiser:
         if instead_of is not None:
-            self._denoisers.pop(instead_of, None)  # the old weights go before the new ones come
+            if (old := self._denoisers.pop(instead_of, None)) is not None:
+                self._shelf.put(instead_of, old)  # the old weights go before the new ones come
             self._empty()
+        if (waiting := self._shelf.take(model, self._placement.device)) is not None:
+            self._denoisers[model] = waiting
+            return waiting
         served = next(served for served in self._config.models if served.name == model)
         root: Path = checkpoints.resolve(served.checkpoint, served.revision)
         load = TASKS[MODELS[model].graph]
         task = load(root, self._placement, self._config.denoise.attention)
         self._denoisers[model] = Denoiser(task, self._share(task))
+        return self._denoisers[model]
 
     def _share(self, task: Task) -> Branches:
         """Shares the forwards among the ranks as the pool says; how the branches of a step are carried out."""
@@ -135,7 +148,7 @@ class Rank(Member):
                 failure = NonFiniteLatents(f"The latents became NaN or Inf on another rank in step {run.step}.")
         if failure is not None:
             raise failure
-        return Done(run.step)
+        return resident.told
 
     def _snapshot(self, resident: _Resident, key: str) -> Done:
         step = resident.run.step

@@ -11,7 +11,7 @@ from cluster.pools import DENOISE, Pool
 from deployments.call import Call, Result
 from deployments.final import final_file, final_handle
 from deployments.group.commands import Done
-from deployments.group.controller import Controller
+from deployments.group.controller import Controller, Told
 from deployments.group.ranks import Ranks
 from deployments.group.remote import RayRanks
 from deployments.parts import OUT, collect, store_parts
@@ -62,12 +62,15 @@ class GroupDecode(GroupStage):
         return Result({"video": final_handle(video)}, video)
 
 
-async def start(config: Config, pool: Pool, log: logging.Logger) -> dict[str, GroupStage]:
-    """A running group for a pool, by stage. ConfigError: its ranks do not start, or do not fit the model."""
+async def start(config: Config, pool: Pool, log: logging.Logger, told: Told) -> dict[str, GroupStage]:
+    """A running group for a pool, by stage; `told` learns which models it holds. ConfigError: its ranks do not start,
+    or do not fit the model.
+    """
     stages = pool.grouped or (DENOISE,)
     ranks = RayRanks(config, pool) if pool.grouped else _local(config, pool)
     residents = sum(pool.slots_of(stage) for stage in stages)
-    controller = Controller(ranks, config, residents=residents, metrics=GroupMetrics(pool.name, pool.ranks), log=log)
+    metrics = GroupMetrics(pool.name, pool.ranks)
+    controller = Controller(ranks, config, residents=residents, metrics=metrics, log=log, told=told)
     await controller.start()
     return {stage: (GroupDecode if stage == "decode" else GroupStage)(controller) for stage in stages}
 

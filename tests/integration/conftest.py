@@ -6,6 +6,7 @@ Whoever breaks a system leaves it whole again, so tests may come in any order.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import ray
 
 from cluster.config import profile
 from components.tiny import TinySizes, write_r2v
+from loadtest.local import free_ports
 from tests.integration.system import System, rank_processes, until
 
 DRAIN_S = 2.0
@@ -56,16 +58,34 @@ def bare_ray(folder: Path) -> Iterator[Path]:
     until("no rank is left", lambda: not rank_processes())
 
 
+@contextmanager
+def started(system: System) -> Iterator[System]:
+    """Runs a system. Its end is a power cut, which is quicker than a clean stop and does it no harm."""
+    try:
+        yield system.start()
+    finally:
+        system.kill()
+        system.close()
+
+
 @pytest.fixture(scope="session")
 def system(folder: Path) -> Iterator[System]:
     """The laptop profile."""
-    with System(folder / "laptop", overrides=laptop()) as system:
+    with started(System(folder / "laptop", overrides=laptop())) as system:
         yield system
 
 
 @pytest.fixture(scope="session")
-def deep(folder: Path) -> Iterator[System]:
-    """The laptop profile with a deep model, quick leases, frequent snapshots and a denoiser that drains briefly."""
-    overrides = {**laptop({"drain_s": DRAIN_S}), **HASTE}
-    with System(folder / "deep", checkpoint="deep-r2v", overrides=overrides) as system:
+def receiver_port() -> int:
+    """Where a test may listen for what `deep` delivers."""
+    return free_ports(1)[0]
+
+
+@pytest.fixture(scope="session")
+def deep(folder: Path, receiver_port: int) -> Iterator[System]:
+    """The laptop profile with a deep model, quick leases and deliveries, frequent snapshots, and a brief drain."""
+    delivery = {"lease_s": 2.0, "backoff_s": 0.2, "backoff_max_s": 0.5, "max_attempts": 1000}
+    media = {"allow_hosts": [f"127.0.0.1:{receiver_port}"]}
+    overrides = {**laptop({"drain_s": DRAIN_S}), **HASTE, "delivery": delivery, "media": media}
+    with started(System(folder / "deep", checkpoint="deep-r2v", overrides=overrides)) as system:
         yield system

@@ -20,16 +20,25 @@ import pytest
 from cluster.registry import MODELS
 from components.media.mux import probe_video
 from components.tiny import WRITERS
-from tests.integration.conftest import HASTE, laptop
+from tests.integration.conftest import HASTE, laptop, started
 from tests.integration.system import System, until
 from tests.unit.deployments.line import film, moving, open_line, portrait, speech
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-NAMES = ("skyreels-v3-extend", "skyreels-v3-shot", "skyreels-v3-avatar")
+NAMES = ("skyreels-v3-extend", "skyreels-v3-shot", "skyreels-v3-avatar", "skyreels-v2-df")
 EXTENSION = {"model": "skyreels-v3-extend", "prompt": "the ball rolls on", "seconds": "11", "seed": "7"}
 SHOT = {"model": "skyreels-v3-shot", "prompt": "[CUT_IN] the ball from above", "seconds": "2", "seed": "8"}
 AVATAR = {"model": "skyreels-v3-avatar", "prompt": "a ball speaks", "seed": "9"}
+FORCED = {
+    "model": "skyreels-v2-df",
+    "prompt": "the ball stops",
+    "seconds": "2",
+    "seed": "10",
+    "steps": "4",
+    "ar_step": "2",
+    "causal_block_size": "5",
+}  # 17 latent frames in blocks of 5 and a window of 10: three chunks
 SOURCE = ("video", ("source.mp4", film(moving(30)), "video/mp4"))
 FACE = ("images", ("face.png", portrait(), "image/png"))
 VOICE = ("audio", ("voice.wav", speech(6.0), "audio/wav"))  # 150 frames: three windows
@@ -38,8 +47,9 @@ CHAINS: dict[str, Form] = {
     "extension": (EXTENSION, [SOURCE]),
     "shot": (SHOT, [SOURCE]),
     "avatar": (AVATAR, [FACE, VOICE]),
+    "forcing": (FORCED, []),
 }
-FRAMES = {"extension": 132 + 132 + 4, "shot": 49, "avatar": 150}
+FRAMES = {"extension": 132 + 132 + 4, "shot": 49, "avatar": 150, "forcing": 77}
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -57,7 +67,7 @@ def chains(folder: Path) -> Iterator[System]:
     """The laptop profile with one rank, so that it computes as the monolith does; all three chained models."""
     overrides = {**laptop({"ranks": 1}), **HASTE, "models": rows(folder)}
     overrides["denoise"] = {**HASTE["denoise"], "loaded": len(NAMES)}
-    with System(folder / "chains", overrides=overrides) as system:
+    with started(System(folder / "chains", overrides=overrides)) as system:
         yield system
 
 
@@ -131,7 +141,7 @@ def test_an_extension_survives_a_kill_in_mid_chain_and_is_watched_while_it_grows
     assert attempts["decode", 1] == attempts["denoise", 1] == 1  # what was finished is not done again
 
 
-@pytest.mark.parametrize("name", ["shot", "avatar"])
+@pytest.mark.parametrize("name", ["shot", "avatar", "forcing"])
 def test_each_chain_equals_the_monolith(chains: System, oracle: dict[str, str], name: str) -> None:
     check(chains, name, submit(chains, name), oracle)
 
@@ -157,7 +167,7 @@ def spans(system: System, video_id: str) -> list[tuple[str, str]]:
 @pytest.mark.stress
 @pytest.mark.parametrize("deployment", ["TextEncoder", "VaeRoom", "Denoiser"])
 @pytest.mark.parametrize("chunk", [1, 2, 3])
-@pytest.mark.parametrize("name", ["extension", "avatar"])
+@pytest.mark.parametrize("name", ["extension", "avatar", "forcing"])
 def test_a_chain_survives_the_kill_of_any_stage_at_any_chunk(
     chains: System, oracle: dict[str, str], name: str, chunk: int, deployment: str
 ) -> None:

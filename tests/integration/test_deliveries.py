@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,7 +19,6 @@ from typer.testing import CliRunner
 
 from deployments.cli.main import app
 from loadtest.processes import lives
-from tests.integration.conftest import HASTE, laptop
 from tests.integration.system import System, until
 
 pytestmark = pytest.mark.integration
@@ -43,7 +41,7 @@ def inbox() -> Inbox:
 
 
 @pytest.fixture(scope="module")
-def address(inbox: Inbox) -> Iterator[str]:
+def address(inbox: Inbox, receiver_port: int) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -63,23 +61,14 @@ def address(inbox: Inbox) -> Iterator[str]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", receiver_port), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"127.0.0.1:{server.server_port}"
+    yield f"127.0.0.1:{receiver_port}"
     inbox.release.set()
     server.shutdown()
     thread.join()
     server.server_close()
-
-
-@pytest.fixture(scope="module")
-def sending(folder: Path, address: str) -> Iterator[System]:
-    """A deep model, quick leases, and receivers on this machine."""
-    delivery = {"lease_s": 2.0, "backoff_s": 0.2, "backoff_max_s": 0.5, "max_attempts": 1000}
-    overrides = {**laptop(), **HASTE, "delivery": delivery, "media": {"allow_hosts": [address]}}
-    with System(folder / "sending", checkpoint="deep-r2v", overrides=overrides) as system:
-        yield system
 
 
 @dataclass
@@ -133,14 +122,14 @@ def said(system: System, *arguments: str) -> str:
     return done.output
 
 
-def test_a_stream_goes_on_over_a_killed_api(sending: System, address: str) -> None:
-    job = sending.submit(seconds="2")
-    source = EventSource(sending, job["id"])
+def test_a_stream_goes_on_over_a_killed_api(deep: System, address: str) -> None:
+    job = deep.submit(seconds="2")
+    source = EventSource(deep, job["id"])
     reader = threading.Thread(target=source.follow, daemon=True)
     reader.start()
     until("it denoises", lambda: source.kinds.count("stage") > 6)
     seen = len(source.ids)
-    kill(sending, "Api")
+    kill(deep, "Api")
     reader.join(120)
     assert not reader.is_alive()
     assert source.status == "completed"
@@ -149,7 +138,7 @@ def test_a_stream_goes_on_over_a_killed_api(sending: System, address: str) -> No
 
 
 def test_everything_arrives_although_the_courier_is_killed_in_the_middle(
-    sending: System, inbox: Inbox, address: str
+    deep: System, inbox: Inbox, address: str
 ) -> None:
     hooks = {name: f"http://{address}/{name}" for name in ("held", "good", "broken", "told")}
     wishes = [
@@ -158,22 +147,22 @@ def test_everything_arrives_although_the_courier_is_killed_in_the_middle(
         {"webhook_url": hooks["told"], "upload_url": f"http://{address}/put?signature=abc"},
         *({"webhook_url": hooks["good"]} for _ in range(3)),
     ]
-    jobs = [sending.submit(**wish) for wish in wishes]
+    jobs = [deep.submit(**wish) for wish in wishes]
     until("the first is being sent", lambda: inbox.at("/held"))
-    kill(sending, "Courier")
+    kill(deep, "Courier")
     for job in jobs:
-        sending.finish(job["id"])
+        deep.finish(job["id"])
     until("the good ones have theirs", lambda: len({one[2]["webhook-id"] for one in inbox.at("/good")}) == 3)
     assert len(inbox.at("/broken")) > 0
     until("it is sent again", lambda: len(inbox.at("/held")) >= 2)
     inbox.release.set()
 
     def states() -> Counter[str]:
-        found = sending.client.get("/v1/deliveries", params={"limit": 100}).json()["data"]
+        found = deep.client.get("/v1/deliveries", params={"limit": 100}).json()["data"]
         return Counter(item["state"] for item in found if item["url"] != hooks["broken"])
 
     until("all but the broken one are delivered", lambda: states() == {"delivered": 6})
-    secret = sending.client.get("/v1/webhooks/secret").json()["secret"]
+    secret = deep.client.get("/v1/webhooks/secret").json()["secret"]
     told: dict[str, set[str]] = {}
     for method, path, headers, body in inbox.got:
         if method == "POST":
@@ -186,9 +175,9 @@ def test_everything_arrives_although_the_courier_is_killed_in_the_middle(
     order = [path for _, path, _, _ in inbox.got if path in {"/put", "/told"}]
     assert order.index("/put") < order.index("/told")
     (*_, put) = inbox.at("/put")
-    assert hashlib.sha256(put[3]).hexdigest() == sending.digest(jobs[2]["id"])
+    assert hashlib.sha256(put[3]).hexdigest() == deep.digest(jobs[2]["id"])
     assert put[2]["content-type"] == "video/mp4"
-    assert said(sending, "webhooks", "secret").strip() == secret
-    assert next(iter(told)) in said(sending, "deliveries", "list", "--state", "delivered", "--limit", "50")
-    assert "pending" in said(sending, "deliveries", "resend", next(iter(told)))
-    until("they are counted", lambda: sending.metric("ray_skyreels_deliveries_total", outcome="delivered"))
+    assert said(deep, "webhooks", "secret").strip() == secret
+    assert next(iter(told)) in said(deep, "deliveries", "list", "--state", "delivered", "--limit", "50")
+    assert "pending" in said(deep, "deliveries", "resend", next(iter(told)))
+    until("they are counted", lambda: deep.metric("ray_skyreels_deliveries_total", outcome="delivered"))

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.conftest import HASTE, laptop
+from tests.integration.conftest import HASTE, laptop, started
 from tests.integration.system import System, stage_of
 from tests.postgres import PASSWORD, Server, private_server
 
@@ -31,7 +31,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def on_postgres(folder: Path, server: Server) -> Iterator[System]:
     overrides = {**laptop(), **HASTE, "store": {"url": server.new()}}
-    with System(folder / "postgres", checkpoint="deep-r2v", overrides=overrides) as system:
+    with started(System(folder / "postgres", checkpoint="deep-r2v", overrides=overrides)) as system:
         yield system
 
 

@@ -16,7 +16,7 @@ import av
 import httpx
 import pytest
 
-from tests.integration.conftest import HASTE, laptop
+from tests.integration.conftest import HASTE, laptop, started
 from tests.integration.system import DATA, System, until
 from tests.s3 import CREDENTIALS, S3
 
@@ -44,7 +44,7 @@ def works(folder: Path, s3: S3, bucket: str) -> Iterator[System]:
     """The laptop profile with a deep model and its artifacts in the bucket."""
     artifacts = {"root": f"s3://{bucket}/{PREFIX}", **s3.options().model_dump(mode="json", include=S3_KEYS)}
     overrides = {**laptop(), **HASTE, "artifacts": artifacts}
-    with System(folder / "s3", checkpoint="deep-r2v", overrides=overrides) as system:
+    with started(System(folder / "s3", checkpoint="deep-r2v", overrides=overrides)) as system:
         yield system
 
 

@@ -22,7 +22,7 @@ from components.vae import Vae
 from components.values import Latents
 from deployments import blobs
 from loadtest.processes import lives
-from tests.integration.conftest import HASTE
+from tests.integration.conftest import HASTE, started
 from tests.integration.system import System, has_torch, stage_of, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.stress]  # a system of its own; the ranks alone are unit tests
@@ -37,7 +37,7 @@ POOLS: list[dict[str, Any]] = [
 @pytest.fixture(scope="module")
 def shared(folder: Path) -> Iterator[System]:
     overrides = {**HASTE, "topology": "disaggregated", "pools": POOLS, "ray": {"labels": LABELS}}
-    with System(folder / "vae", overrides=overrides) as system:
+    with started(System(folder / "vae", overrides=overrides)) as system:
         yield system
 
 

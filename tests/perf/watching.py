@@ -96,7 +96,7 @@ async def measure(folder: Path, jobs: int, endpoint: str) -> tuple[list[Clocks],
     controllers = []
     for metrics in (cast(GroupMetrics, Metrics()), GroupMetrics("Denoiser", 1)):
         ranks = LocalRanks(works.config, works.pool)
-        controllers.append(Controller(ranks, works.config, residents=2, metrics=metrics, log=LOG))
+        controllers.append(Controller(ranks, works.config, residents=2, metrics=metrics, log=LOG, told=works.told))
         await controllers[-1].start()
     processes = Processes(endpoint)
     spent: tuple[list[Clocks], list[Clocks]] = ([], [])

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster import wiring
 from cluster.graphs import NodeKey, Source, StageGraph, StageNode, unroll
 from cluster.registry import MODELS
-from cluster.wiring import KINDS, graph
+from cluster.wiring import KINDS
 
-R2V = graph("r2v", 1)
+R2V = wiring.graph("r2v", 1)
 
 
 def node(stage: str, chunk: int = 0, *, kind: str = "V", **inputs: tuple[str, int]) -> StageNode:
@@ -106,4 +107,4 @@ def test_only_what_depends_on_a_seed_has_results() -> None:
     with pytest.raises(ValueError, match="unrolled"):
         unroll(R2V, 0)
     with pytest.raises(ValueError, match="unrolled"):
-        unroll(graph("r2v", 2), 2)
+        unroll(wiring.graph("r2v", 2), 2)

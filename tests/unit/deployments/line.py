@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import wave
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,6 +92,10 @@ def checkpoints(folder: Path, names: tuple[str, ...]) -> str:
     return f"[{', '.join(rows)}]"
 
 
+async def _unasked(models: Sequence[str]) -> None:
+    """Nobody here asks which models are loaded."""
+
+
 @asynccontextmanager
 async def open_line(folder: Path, models: str) -> AsyncIterator[Line]:
     stages_ = "[text, audio, vision, condition, source, denoise, decode]"
@@ -104,7 +108,7 @@ async def open_line(folder: Path, models: str) -> AsyncIterator[Line]:
         leadership = await edge.store.lead("s1", 600.0)
         assert leadership is not None
         await edge.store.register(worker("w1", **dict.fromkeys(config.pools[0].stages, 1)))
-        stages = await load_stages(config, config.pools[0], edge.artifacts, LOG)
+        stages = await load_stages(config, config.pools[0], edge.artifacts, LOG, _unasked)
         try:
             yield Line(edge, Play(edge.store, leadership), stages, Scratch(folder / "scratch"))
         finally:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster.config import Config
 from cluster.policy.dispatch import plan
-from cluster.records import StageCall, decode
+from cluster.records import StageCall, Worker, decode
 from cluster.store import open_store
 from cluster.wiring import graph
 from deployments.hints import Ack
@@ -31,6 +33,11 @@ class Replicas:
         self.taken: Counter[str] = Counter()
         self.calls: dict[StageCall, str] = {}
         self.whole = asyncio.Event()
+        self.models: list[str] = []  # that a replica was asked to hold
+
+    def options(self, *, multiplexed_model_id: str) -> Replicas:
+        self.models.append(multiplexed_model_id)
+        return self
 
     @property
     def run(self) -> Replicas:
@@ -77,22 +84,43 @@ async def play(tmp_path: Path) -> AsyncIterator[Play]:
     await store.close()
 
 
-@pytest.mark.parametrize(("workers", "places"), [(GROUPS, {"g1", "g2"}), (GROUPS[:1], {"any"})])
-async def test_calls_sent_at_once_go_to_different_replicas_where_there_are_several(
-    play: Play, tmp_path: Path, workers: tuple[str, ...], places: set[str]
-) -> None:
+async def hand_over(play: Play, settings: Config, workers: Sequence[Worker]) -> Replicas:
+    """Two results of one job, each handed to a replica."""
     await play.create(request=request(n=2), graph=graph("r2v", 2))
     await play.until("denoise")
-    for name in workers:
-        await play.store.register(worker(name, denoise=2))
+    for one in workers:
+        await play.store.register(one)
     state = await play.store.state(worker_ttl_s=60)
     assert len(plan(state)) == 2
     await play.store.resign(play.leadership)
     replicas = Replicas()
     scheduler = Held.__new__(Held)
-    await scheduler.__init__(config(tmp_path / "none", tmp_path), dict.fromkeys(PORTS, replicas))
+    await scheduler.__init__(settings, dict.fromkeys(PORTS, replicas))
     async with asyncio.timeout(60):
         await replicas.whole.wait()
-    assert {call.ref.result for call in replicas.calls} == {0, 1}
-    assert set(replicas.calls.values()) == places
     await Scheduler.__del__(scheduler)
+    assert {call.ref.result for call in replicas.calls} == {0, 1}
+    return replicas
+
+
+@pytest.mark.parametrize(("workers", "places"), [(GROUPS, {"g1", "g2"}), (GROUPS[:1], {"any"})])
+async def test_calls_sent_at_once_go_to_different_replicas_where_there_are_several(
+    play: Play, tmp_path: Path, workers: tuple[str, ...], places: set[str]
+) -> None:
+    settings = config(tmp_path / "none", tmp_path)
+    replicas = await hand_over(play, settings, [worker(name, denoise=2) for name in workers])
+    assert set(replicas.calls.values()) == places
+    assert replicas.models == []  # there is but one
+
+
+@pytest.mark.parametrize(("workers", "asked"), [(GROUPS, 2), (GROUPS[:1], 0)])
+@pytest.mark.parametrize("loaded", [1, 2])
+async def test_a_replica_that_holds_the_model_is_asked_first_where_not_all_do(
+    play: Play, tmp_path: Path, workers: tuple[str, ...], asked: int, loaded: int
+) -> None:
+    names = ("skyreels-v3-r2v", "skyreels-v3-shot")
+    models = [{"name": name, "checkpoint": str(tmp_path / "none"), "tiny": True} for name in names]
+    settings = config(tmp_path / "none", tmp_path, models=models, denoise={"loaded": loaded})
+    live = [replace(worker(name, denoise=2), loaded=(names[0],)) for name in workers]
+    replicas = await hand_over(play, settings, live)
+    assert replicas.models == [names[0]] * (asked if loaded == 1 else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -45,7 +46,8 @@ class Edge:
     app: FastAPI
 
     def files(self) -> list[Path]:
-        return [path for path in Path(self.config.artifacts_root).rglob("*") if path.is_file()]
+        """Every file there is; a folder may go away while one looks, which `rglob` does not forgive."""
+        return [Path(folder, name) for folder, _, names in os.walk(self.config.artifacts_root) for name in names]
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ from deployments.telemetry import GroupMetrics, Laps, StageMetrics
 from deployments.transport import DurableTransport
 from tests.unit.cluster.makers import EPOCH, request
 
+STAGES = ["text", "audio", "vision", "condition", "source", "denoise", "decode"]
 LOG = logging.getLogger("test.group")
 
 
@@ -79,6 +81,7 @@ class Works:
     config: Config
     store: Snapshots = field(default_factory=Snapshots)
     metrics: Metrics = field(default_factory=Metrics)
+    loaded: list[list[str]] = field(default_factory=list)  # as the controller told it, each time
 
     def __post_init__(self) -> None:
         self.artifacts = ArtifactStore(self.config.artifacts_root)
@@ -90,7 +93,11 @@ class Works:
         return self.config.pools[0]
 
     def controller(self, ranks: Ranks, residents: int = 2) -> Controller:
-        return Controller(ranks, self.config, residents=residents, metrics=cast(GroupMetrics, self.metrics), log=LOG)
+        metrics = cast(GroupMetrics, self.metrics)
+        return Controller(ranks, self.config, residents=residents, metrics=metrics, log=LOG, told=self.told)
+
+    async def told(self, models: Sequence[str]) -> None:
+        self.loaded.append(list(models))
 
     async def inputs(self, job_id: str, asked: Request, poison: bool = False) -> dict[str, Handle]:
         generator = torch.Generator().manual_seed(11)
@@ -140,14 +147,21 @@ class Works:
         return value.video_BCTHW
 
 
-def config(root: Path, folder: Path, *, denoise: dict[str, Any] | None = None, **pool: Any) -> Config:
+def config(
+    root: Path,
+    folder: Path,
+    *,
+    denoise: dict[str, Any] | None = None,
+    models: list[dict[str, Any]] | None = None,
+    **pool: Any,
+) -> Config:
     return Config.model_validate(
         {
             "profile": "test",
             "topology": "monolith",
             "state_dir": str(folder),
-            "models": [{"name": "skyreels-v3-r2v", "checkpoint": str(root), "tiny": True}],
-            "pools": [{"name": "All", "stages": ["text", "condition", "denoise", "decode"], **pool}],
+            "models": models or [{"name": "skyreels-v3-r2v", "checkpoint": str(root), "tiny": True}],
+            "pools": [{"name": "All", "stages": STAGES, **pool}],
             "denoise": denoise or {},
         }
     )

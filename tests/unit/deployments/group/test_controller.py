@@ -154,6 +154,21 @@ async def test_places_are_few_and_the_urgent_step_first(works: Works, ranks: Scr
     assert ranks.told(commands.Step) == ["high"] * 8 + ["third"] * 8 + ["low"] * 8
 
 
+async def test_models_take_each_others_place_when_nobody_uses_them(tmp_path: Path, ranks: Scripted) -> None:
+    first, second = "skyreels-v3-r2v", "skyreels-v3-shot"
+    served = [{"name": name, "checkpoint": str(tmp_path / "weights"), "tiny": True} for name in (first, second)]
+    works = Works(config(tmp_path / "weights", tmp_path, models=served))
+    controller = works.controller(ranks)
+    await controller.start()
+    for model in (first, second, second, first):
+        await controller.run(await works.call("job", model=model))
+    loads = [command for command in ranks.log if isinstance(command, commands.Load)]
+    assert loads == [commands.Load(first), commands.Load(second, first), commands.Load(first, second)]
+    assert works.metrics.loads == 2
+    assert works.loaded == [[first], [first], [second], [second], [first]]
+    await controller.close()
+
+
 async def test_equals_run_by_deadline_then_age(works: Works, ranks: Scripted) -> None:
     controller = works.controller(ranks, residents=4)
     await controller.start()
@@ -186,8 +201,10 @@ async def test_what_one_rank_refuses_all_forget(works: Works, ranks: Scripted, c
         GroupBroken("collective", "x", Failed("generation_failed", "m", "r", retryable=True, broken=True)),
         HANG,
         Done,  # each with its own number of steps: they disagree
+        lambda rank: Done(6, weights="another model's"),
+        lambda rank: Done(6, weights="another model's" if rank else ""),
     ],
-    ids=["death", "collective", "hang", "disagreement"],
+    ids=["death", "collective", "hang", "disagreement", "wrong weights", "wrong weights on one rank"],
 )
 async def test_whatever_breaks_the_group_it_is_rebuilt_and_residents_resume(
     works: Works, ranks: Scripted, controller: Controller, trouble: GroupBroken | str | Answer

@@ -7,13 +7,16 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
 import torch
 
 from cluster.errors import Unavailable
+from cluster.registry import MODELS
 from components.denoiser import Denoiser
+from components.tiny import WRITERS
 from deployments.call import Call, Result
 from deployments.group import commands
 from deployments.group.commands import SNAPSHOT_MISMATCH, Command, Done, Failed, Outcome
@@ -186,3 +189,29 @@ async def test_weights_that_are_not_there_fail_the_load(root: Path, tmp_path: Pa
     numbered = Numbered(Works(config(tmp_path / "nothing", tmp_path)))
     assert "rank 0, Load" in (await numbered.failed(commands.Load(MODEL))).reason
     await numbered.close()
+
+
+async def test_weights_that_made_room_come_back_from_memory(tmp_path: Path) -> None:
+    served = []
+    for name in (MODEL, "skyreels-v3-shot"):
+        writer = WRITERS[MODELS[name].task]
+        writer(tmp_path / name)
+        served.append({"name": name, "checkpoint": str(tmp_path / name), "tiny": True})
+    works = Works(config(tmp_path / MODEL, tmp_path, models=served, denoise={"host_nbytes": 2**30}))
+    numbered = Numbered(works)
+    first = await numbered.done(commands.Load(MODEL))
+    call = await works.call("a", steps=2)
+    made = await latents_of(numbered, "before", call)
+    other = await numbered.done(commands.Load("skyreels-v3-shot", instead_of=MODEL))
+    assert other.weights != first.weights
+    rmtree(tmp_path / MODEL)  # so it cannot be read again
+    assert await numbered.done(commands.Load(MODEL, instead_of="skyreels-v3-shot")) == first
+    assert torch.equal(await latents_of(numbered, "after", call), made)
+    await numbered.close()
+
+
+async def latents_of(rank: Numbered, job: str, call: Call) -> torch.Tensor:
+    await rank.admit(job, call)
+    steps = [await rank.done(commands.Step(job)) for _ in range(call.request.steps)]
+    assert len({step.weights for step in steps}) == 1
+    return await rank.latents(await rank.done(commands.Finish(job, f"jobs/a/work/{job}.safetensors")))
