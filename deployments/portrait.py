@@ -13,6 +13,7 @@ from cluster.config import MediaLimits
 from cluster.errors import StageError
 from cluster.records import Request
 from cluster.windows import WINDOW_FRAMES, sound_index, windows
+from components import vision
 from components.audio import AudioEncoder, frames_of, window
 from components.image import cover, cover_mask
 from components.known import encode_known
@@ -70,7 +71,7 @@ class VisionStage:
     """The portrait, or the first frame handed on by the window before → ImageTokens."""
 
     def __init__(self, weights: Weights) -> None:
-        self._encoders = weights.load(VisionEncoder.load, {"avatar", "i2v"})
+        self._encoders = weights.load(VisionEncoder.load, {"avatar", "i2v"}, file=vision.FILE)
         self._media = weights.config.media
 
     async def run(self, room: Room) -> Produced:
