@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from cluster.errors import InvalidRequest, MediaRejected
+from cluster.forcing import BLOCKS, KNOWN_TIMESTEP, MAX_KNOWN_TIMESTEP, MAX_LAG, OVERLAP_FRAMES, forcing_chunks
 from cluster.plans import (
     BUCKETS,
     EXTENSION_PREFIX,
+    PAIRS,
     PORTRAITS,
     Size,
     aspect_bucket,
@@ -24,7 +26,7 @@ from cluster.plans import (
     floor16,
     shot_roll,
 )
-from cluster.records import Delivery, Dialect, Media, Output, Request
+from cluster.records import Delivery, Dialect, Forcing, Media, Output, Request
 from cluster.registry import Known, Model
 
 MAX_SEED = 2**32 - 1
@@ -32,7 +34,12 @@ MIN_TTL_S = 60.0
 QUALITIES = (20, 99)
 _WORDS: Mapping[Dialect, Mapping[str, str]] = {
     Dialect.OPENAI: {},
-    Dialect.WAVESPEED: {"seconds": "duration", "webhook_url": "webhook"},
+    Dialect.WAVESPEED: {
+        "seconds": "duration",
+        "webhook_url": "webhook",
+        "steps": "num_inference_steps",
+        "guidance": "guidance_scale",
+    },
     Dialect.RUNWARE: {
         "seconds": "duration",
         "prompt": "positivePrompt",
@@ -66,6 +73,10 @@ class Draft:
     include_source: bool = False
     guidance: float | None = None
     guidance_image: float | None = None
+    steps: int | None = None
+    ar_step: int | None = None
+    causal_block_size: int | None = None
+    addnoise_condition: int | None = None
     remixed_from: str | None = None
     duration_s: int | None = None
     size: Size | None = None  # (height, width)
@@ -103,6 +114,8 @@ def sizes(model: Known) -> dict[Size, str]:
 
 
 def _tables(model: Known) -> Mapping[str, Mapping[float, Size]]:
+    if model.limits.pair:
+        return PAIRS
     return PORTRAITS if model.limits.portrait else BUCKETS
 
 
@@ -143,6 +156,7 @@ def check(model: Known, draft: Draft) -> None:
     if draft.seed is not None and not -1 <= draft.seed <= MAX_SEED:
         raise InvalidRequest(f"seed must be -1 (random) or 0 to {MAX_SEED}; got {draft.seed}.", param="seed")
     _check_guidance(model, draft)
+    _check_steps(model, draft)
     if draft.deadline_s is not None and draft.deadline_s <= 0:
         raise InvalidRequest(f"deadline_s must be above 0 seconds; got {draft.deadline_s}.", param="deadline_s")
     _check_output(draft)
@@ -173,6 +187,12 @@ def _check_media(model: Known, draft: Draft) -> None:
         )
     if draft.voices == 1 and draft.masks:
         raise InvalidRequest("One speaker needs no mask; leave masks out.", param=masks)
+    if limits.forcing and draft.images and draft.videos:
+        raise InvalidRequest(f"{model.name} begins with images or with a video; leave one of them out.", param=videos)
+    if draft.include_source and limits.include_source and not draft.videos:
+        raise InvalidRequest(
+            "include_source needs a video to continue; give one, or leave it out.", param="include_source"
+        )
     if draft.include_source and not limits.include_source:
         raise InvalidRequest(
             f"{model.name} cannot put the source first; leave include_source out.", param="include_source"
@@ -182,11 +202,12 @@ def _check_media(model: Known, draft: Draft) -> None:
 def _check_guidance(model: Known, draft: Draft) -> None:
     """Distilled models are not guided unless the caller asks for it."""
     limits = model.limits
-    for name in ("guidance", "guidance_image"):
+    for name, most in (("guidance", limits.max_guidance), ("guidance_image", limits.max_guidance_image)):
         value = getattr(draft, name)
-        if value is not None and not 1 <= value <= limits.max_guidance:
-            allowed = f"1 to {limits.max_guidance:g}" if limits.max_guidance > 1 else "1 or left out"
-            raise InvalidRequest(f"{name} must be {allowed} for {model.name}; got {value:g}.", param=name)
+        if value is not None and not 1 <= value <= most:
+            allowed = f"1 to {most:g}" if most > 1 else "1 or left out"
+            said = word(draft.delivery.dialect, name)
+            raise InvalidRequest(f"{said} must be {allowed} for {model.name}; got {value:g}.", param=said)
     guided = (draft.guidance or 1.0) > 1
     if draft.guidance_image is not None and draft.guidance_image > 1 and not guided:
         raise InvalidRequest("guidance_image needs a guidance above 1.", param="guidance_image")
@@ -194,6 +215,29 @@ def _check_guidance(model: Known, draft: Draft) -> None:
         raise InvalidRequest(
             f"{model.name} is guidance-distilled and has no negative prompt; leave negative_prompt out.",
             param="negative_prompt",
+        )
+
+
+def _check_steps(model: Known, draft: Draft) -> None:
+    """How many steps, and in which order frames take them."""
+    limits = model.limits
+    name = word(draft.delivery.dialect, "steps")
+    if draft.steps is not None and not 1 <= draft.steps <= limits.max_steps:
+        allowed = f"1 to {limits.max_steps}" if limits.max_steps else "left out"
+        raise InvalidRequest(f"{name} must be {allowed} for {model.name}; got {draft.steps}.", param=name)
+    settings = (
+        ("ar_step", draft.ar_step, range(MAX_LAG + 1), f"0 to {MAX_LAG}"),
+        ("causal_block_size", draft.causal_block_size, BLOCKS, " or ".join(map(str, BLOCKS))),
+        ("addnoise_condition", draft.addnoise_condition, range(MAX_KNOWN_TIMESTEP + 1), f"0 to {MAX_KNOWN_TIMESTEP}"),
+    )
+    for name, value, choices, words in settings:
+        if value is not None and (not limits.forcing or value not in choices):
+            allowed = words if limits.forcing else "left out"
+            raise InvalidRequest(f"{name} must be {allowed} for {model.name}; got {value}.", param=name)
+    if (draft.causal_block_size or 1) > 1 and draft.images:
+        raise InvalidRequest(
+            "Start and end images are single frames and no whole causal blocks; leave causal_block_size out.",
+            param="causal_block_size",
         )
 
 
@@ -230,7 +274,7 @@ def _check_size(model: Known, draft: Draft, size: Size) -> None:
         raise InvalidRequest(f"Give either {name} or aspect_ratio and resolution, not both.", param=name)
     if size not in sizes(model):
         common = sorted(
-            aspect_bucket(family, aspect)
+            aspect_bucket(family, aspect, _tables(model))
             for family in model.limits.resolutions
             for aspect in model.limits.aspect_ratios
         )
@@ -260,6 +304,8 @@ def check_given(model: Known, draft: Draft, given: Given) -> None:
 
 def needed_frames(model: Known, draft: Draft) -> int:
     """How many frames a video must have to be continued."""
+    if model.limits.forcing:
+        return OVERLAP_FRAMES
     if model.task == "single_shot_extension":
         return EXTENSION_PREFIX
     seconds = draft.duration_s if draft.duration_s is not None else model.limits.default_duration_s
@@ -275,15 +321,17 @@ def canonical(model: Model, draft: Draft, given: Given, *, ttl_s: float) -> Requ
         height, width = draft.size
         family = sizes(model)[draft.size]
     elif draft.aspect_ratio is not None:
-        height, width = aspect_bucket(family, draft.aspect_ratio)
+        height, width = aspect_bucket(family, draft.aspect_ratio, _tables(model))
+    elif (first := given.video or next(iter(given.images), None)) is None:
+        height, width = aspect_bucket(family, model.limits.aspect_ratios[0], _tables(model))
     else:
-        first = given.video or given.images[0]
         if first.height is None or first.width is None:
             raise InvalidRequest("The first reference image has no size.", param="images")
         height, width = bucket(family, first.height, first.width, _tables(model))
-    duration_s, frames = _length(model, draft, given)
+    duration_s, frames = _length(model, draft, given, family)
     seed = draft.seed if draft.seed is not None and draft.seed >= 0 else secrets.randbelow(MAX_SEED + 1)
-    guidance = draft.guidance or 1.0
+    guidance = draft.guidance or model.guidance
+    negative = model.negative_prompt if draft.negative_prompt is None else draft.negative_prompt
     return Request(
         model=model.name,
         prompt=draft.prompt,
@@ -295,9 +343,9 @@ def canonical(model: Model, draft: Draft, given: Given, *, ttl_s: float) -> Requ
         height=height,
         width=width,
         frames=frames,
-        steps=model.steps,
+        steps=draft.steps or model.steps,
         seed=seed,
-        negative_prompt=(draft.negative_prompt or "") if guidance > 1 else "",
+        negative_prompt=negative if guidance > 1 else "",
         guidance=guidance,
         guidance_image=draft.guidance_image or 1.0,
         n=draft.n,
@@ -311,14 +359,28 @@ def canonical(model: Model, draft: Draft, given: Given, *, ttl_s: float) -> Requ
         include_source=draft.include_source,
         remixed_from=draft.remixed_from,
         prompt_extend=draft.prompt_extend,
+        forcing=_forcing(model, draft),
     )
 
 
-def _length(model: Model, draft: Draft, given: Given) -> tuple[int, int]:
+def _forcing(model: Model, draft: Draft) -> Forcing:
+    if not model.limits.forcing:
+        return Forcing()
+    known = KNOWN_TIMESTEP if draft.addnoise_condition is None else draft.addnoise_condition
+    return Forcing(draft.ar_step or 0, draft.causal_block_size or 1, known)
+
+
+def _length(model: Model, draft: Draft, given: Given, family: str) -> tuple[int, int]:
     """(whole seconds, frames)."""
     if model.limits.timed_by_audio:
         return math.ceil(given.voice_frames / model.fps), given.voice_frames
     duration_s = draft.duration_s if draft.duration_s is not None else model.limits.default_duration_s
     if model.graph == "extend":
         return duration_s, extension_frames(duration_s) + (given.film_frames if draft.include_source else 0)
+    if model.graph == "df":
+        chunks = forcing_chunks(
+            family, duration_s, block=draft.causal_block_size or 1, image=bool(given.images), video=bool(given.video)
+        )
+        before = given.film_frames if draft.include_source else 0
+        return duration_s, sum(chunk.kept_frames for chunk in chunks) + before
     return duration_s, clip_frames(duration_s, model.fps)

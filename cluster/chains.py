@@ -1,7 +1,7 @@
 """Videos that are made chunk after chunk: how long each chunk of a request is, and where it lies on the timeline.
 
 Chunks are the *rolls* of an extension (`cluster.plans`), the *windows* of a talking portrait (`cluster.windows`), or
-the one clip that is all.
+the one clip that is all. Those of diffusion forcing are in `cluster.forcing`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cluster.forcing import OVERLAP_FRAMES, ForcingChunk, forcing_chunks, iterations
 from cluster.plans import EXTENSION_PREFIX, extension_frames, extension_rolls, latent_frames, shot_roll
 from cluster.records import Request
 from cluster.registry import MODELS
@@ -30,14 +31,50 @@ class Piece:
 
 def prefix_frames(request: Request) -> int:
     """Pixel frames that a request's first chunk continues."""
-    if MODELS[request.model].graph == "shot":
-        return shot_roll(request.duration_s).prefix_frames
+    match MODELS[request.model].graph:
+        case "shot":
+            return shot_roll(request.duration_s).prefix_frames
+        case "df":
+            return OVERLAP_FRAMES
     return EXTENSION_PREFIX
 
 
+def forced(request: Request) -> tuple[ForcingChunk, ...]:
+    """The chunks of a request for diffusion forcing; the first has number 1."""
+    return forcing_chunks(
+        request.resolution,
+        request.duration_s,
+        block=request.forcing.causal_block_size,
+        image=bool(request.images),
+        video=request.video is not None,
+    )
+
+
+def ends(request: Request, chunk: int) -> tuple[int, int]:
+    """Latent frames that are known at the beginning of a chunk of diffusion forcing, and behind its end."""
+    chunks = forced(request)
+    return chunks[chunk - 1].known, int(len(request.images) > 1 and chunk == len(chunks))
+
+
 def source_frames(request: Request) -> int:
-    """Frames of the source that stand before an extension; 0 where only the new part is asked for."""
+    """Frames of the source that stand before what continues it; 0 where only the new part is asked for."""
+    if MODELS[request.model].graph == "df":
+        return request.frames - sum(chunk.kept_frames for chunk in forced(request))
     return request.frames - extension_frames(request.duration_s)
+
+
+def denoise_steps(request: Request, chunk: int) -> int:
+    """How many steps a chunk's denoising takes."""
+    if MODELS[request.model].graph != "df":
+        return request.steps
+    forcing, (_, held) = request.forcing, ends(request, chunk)
+    return iterations(
+        forced(request)[chunk - 1],
+        request.steps,
+        lag=forcing.ar_step,
+        block=forcing.causal_block_size,
+        held=held,
+    )
 
 
 def decoded_latents(request: Request, chunk: int) -> int:
@@ -47,11 +84,13 @@ def decoded_latents(request: Request, chunk: int) -> int:
             return extension_rolls(request.duration_s)[chunk - 1].decoded_latents
         case "avatar":
             return LATENT_FRAMES
+        case "df":
+            return forced(request)[chunk - 1].latents
     return latent_frames(request.frames)
 
 
 def new_latents(request: Request, chunk: int) -> int:
-    """Latent frames that a chunk's denoising makes, those of its prefix not included."""
+    """Latent frames of a chunk's denoising run; those of a roll's prefix are not part of it."""
     if MODELS[request.model].graph == "extend":
         return extension_rolls(request.duration_s)[chunk - 1].new_latents
     return decoded_latents(request, chunk)
@@ -66,6 +105,12 @@ def pieces(request: Request) -> Sequence[Piece]:
                 parts.append((0, 0, 0, before))
             for index, roll in enumerate(extension_rolls(request.duration_s), start=1):
                 parts.append((index, roll.new_latents, roll.dropped_frames, roll.kept_frames))
+        case "df":
+            if before := source_frames(request):
+                parts.append((0, 0, 0, before))
+            for index, made_of in enumerate(forced(request), start=1):
+                added = made_of.latents - made_of.known
+                parts.append((index, added, made_of.dropped_frames, made_of.kept_frames))
         case "avatar":
             made = (window for window in windows(request.frames) if window.kept)
             parts = [(window.index, LATENT_FRAMES, window.keep_from, window.kept) for window in made]

@@ -290,7 +290,13 @@ class Config(_Section):
         """Ranks of a VAE hold a band of every picture each, at least one latent row. ValueError."""
         heights = {height for model in self.registry.models.values() for height, _ in sizes(model)}
         rows = min(heights) // VAE_STRIDE_S
+        whole = [model.name for model in self.registry.models.values() if model.graph in {"i2v", "df"}]
         for pool in self.pools:
+            if pool.grouped and DENOISE not in pool.grouped and whole:
+                raise ValueError(
+                    f"pools: {pool.name} shares the VAE among ranks, which does not work for {', '.join(whole)} yet; "
+                    "use replicas, or serve other models"
+                )
             if pool.grouped and DENOISE not in pool.grouped and pool.ranks > rows:
                 raise ValueError(
                     f"pools: {pool.name} cannot share the VAE among {pool.ranks} ranks because the lowest picture "

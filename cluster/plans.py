@@ -70,6 +70,12 @@ The original names 540P too but has no table for it. It is given the reference m
 of the two tables here, and a 540P avatar has the size of any other 540P video of its aspect.
 """
 PORTRAITS: Mapping[str, Mapping[float, Size]] = {**AVATAR_BUCKETS, "540P": BUCKETS["540P"]}
+PAIRS: Mapping[str, Mapping[float, Size]] = {
+    "64P": {0.5: (64, 112), 1.5: (112, 64)},
+    "540P": {0.5: (544, 960), 1.5: (960, 544)},
+    "720P": {0.5: (720, 1280), 1.5: (1280, 720)},
+}
+"""The two sizes of V2's models. The keys make whatever is higher than wide upright, and a square wide."""
 
 
 def floor16(pixels: int) -> int:
@@ -94,7 +100,7 @@ def bucket(family: str, height: int, width: int, tables: Mapping[str, Mapping[fl
     return floor16(bucket_height), floor16(bucket_width)
 
 
-def aspect_bucket(family: str, aspect_ratio: str) -> Size:
+def aspect_bucket(family: str, aspect_ratio: str, tables: Mapping[str, Mapping[float, Size]] = BUCKETS) -> Size:
     """The output size for an explicit aspect "W:H".
 
     Raises:
@@ -106,7 +112,7 @@ def aspect_bucket(family: str, aspect_ratio: str) -> Size:
         width = height = 0
     if width <= 0 or height <= 0:
         raise InvalidRequest(f"Aspect ratio {aspect_ratio!r} must look like '16:9'.", param="aspect_ratio")
-    return bucket(family, height, width)
+    return bucket(family, height, width, tables)
 
 
 def clip_frames(duration_s: int, fps: int) -> int:

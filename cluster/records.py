@@ -127,6 +127,15 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
+class Forcing:
+    """How the frames of a diffusion forcing video take turns. Sizes are latent frames, lags iterations."""
+
+    ar_step: int = 0  # blocks start so many iterations after each other; 0 = all frames together
+    causal_block_size: int = 1  # above 1, frames see only their block and those before
+    addnoise_condition: int = 0  # timestep of the noise with which the model sees known frames
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """The canonical request, whatever dialect it came in. Complete: defaults are already resolved.
 
@@ -162,6 +171,7 @@ class Request:
     include_source: bool = False  # the continued video comes first, the new part behind it
     remixed_from: str | None = None  # the job whose result is the video
     prompt_extend: bool = False  # a language model rewrites the prompt before it is encoded
+    forcing: Forcing = field(default_factory=Forcing)
 
     def seed_of(self, result: int) -> int:
         """The seed of one of the `n` results: `seed` and what follows it, around 2^32."""

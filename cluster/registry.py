@@ -36,6 +36,7 @@ class Limits:
     whole_seconds: bool = True  # of durations
     sized_by: Literal["images", "video"] = "images"  # what chooses the aspect where the caller does not
     portrait: bool = False  # sizes are those of `plans.PORTRAITS`
+    pair: bool = False  # sizes are those of `plans.PAIRS`
     timed_by_audio: bool = False  # the voices set the length; else the caller does
     group_types: tuple[str, ...] = ()  # what a group of reference images may be: "image" single ones, "grid" a collage
     max_frame_images: int = 0  # images at a position of the video
@@ -46,7 +47,10 @@ class Limits:
     min_media_s: float = 0.0  # of a voice
     max_media_s: float = 0.0  # of a reference video or voice
     include_source: bool = False  # the continued video can come first in the file
-    max_guidance: float = 1.0  # of text and images; above 1 a step takes three evaluations
+    max_guidance: float = 1.0  # of the text; above 1 a step takes two evaluations, of references three
+    max_guidance_image: float = 1.0  # of references
+    max_steps: int = 0  # that a caller may ask for; 0 = the model's own and no others
+    forcing: bool = False  # frames may take turns
     voice: bool = False  # a group of reference images may carry a voice
     sound: bool = False  # the model can make sound
     negative_prompt: bool = False  # the model is guided
@@ -78,6 +82,8 @@ class Model(Known):
     graph: str
     steps: int
     flow_shift: float
+    guidance: float = 1.0  # unless the caller says otherwise
+    negative_prompt: str = ""  # the same; our own sentence, since none is published
     heads: int | None = None  # attention heads of its transformer; None = as the checkpoint says
 
 
@@ -128,6 +134,7 @@ _R2V = Model(
         max_results=4,
         group_types=("image",),
         max_guidance=20.0,
+        max_guidance_image=20.0,
     ),
     fps=24,
     steps=8,
@@ -207,6 +214,106 @@ _AVATAR = Model(
     flow_shift=11.0,
 )
 
+_NEGATIVE = (
+    "blurred, low quality, compression artifacts, overexposed, washed-out colours, flicker, frozen picture, "
+    "jerky motion, deformed hands, extra fingers, distorted face, watermark, subtitles, text"
+)
+_T2V = Model(
+    name="skyreels-v2-t2v",
+    title="SkyReels V2 text-to-video 14B, 540P",
+    task="text_to_video",
+    graph="t2v",
+    aliases=("Skywork/SkyReels-V2-T2V-14B-540P", "Skywork/SkyReels-V2-T2V-14B-540P-Diffusers"),
+    wavespeed="skywork-ai/skyreels-v2/text-to-video",
+    runware="skywork:skyreels-v2@t2v",
+    limits=Limits(
+        resolutions=("540P",),
+        default_resolution="540P",
+        aspect_ratios=("16:9", "9:16"),
+        min_duration_s=4,
+        max_duration_s=4,
+        default_duration_s=4,
+        min_images=0,
+        max_images=0,
+        max_prompt_chars=5120,
+        max_results=4,
+        pair=True,
+        max_guidance=20.0,
+        max_steps=50,
+        negative_prompt=True,
+    ),
+    fps=24,
+    steps=30,
+    flow_shift=8.0,
+    guidance=6.0,
+    negative_prompt=_NEGATIVE,
+    heads=40,
+)
+_I2V = replace(
+    _T2V,
+    name="skyreels-v2-i2v",
+    title="SkyReels V2 image-to-video 14B, 540P",
+    task="image_to_video",
+    graph="i2v",
+    aliases=("Skywork/SkyReels-V2-I2V-14B-540P", "Skywork/SkyReels-V2-I2V-14B-540P-Diffusers"),
+    wavespeed="skywork-ai/skyreels-v2/image-to-video",
+    runware="skywork:skyreels-v2@i2v",
+    limits=replace(_T2V.limits, min_images=1, max_images=1, max_frame_images=1),
+    flow_shift=5.0,
+    guidance=5.0,
+)
+_DF = replace(
+    _T2V,
+    name="skyreels-v2-df",
+    title="SkyReels V2 diffusion forcing 14B, 540P",
+    task="diffusion_forcing",
+    graph="df",
+    aliases=("Skywork/SkyReels-V2-DF-14B-540P", "Skywork/SkyReels-V2-DF-14B-540P-Diffusers"),
+    wavespeed="skywork-ai/skyreels-v2/diffusion-forcing",
+    runware="skywork:skyreels-v2@df",
+    limits=replace(
+        _T2V.limits,
+        max_duration_s=60,
+        max_images=2,
+        max_frame_images=2,
+        max_videos=1,
+        max_media_s=120.0,
+        include_source=True,
+        forcing=True,
+    ),
+)
+
+
+def _variant(model: Model, suffix: str, size: str, resolution: str, seconds: int, heads: int) -> Model:
+    """Another released checkpoint of a V2 model."""
+    kind = model.name.rpartition("-")[2].upper()
+    repository = f"Skywork/SkyReels-V2-{kind}-{size}-{resolution}"
+    limits = model.limits
+    longest_s = limits.max_duration_s if limits.forcing else seconds
+    return replace(
+        model,
+        name=f"{model.name}-{suffix}",
+        title=f"{model.title.rpartition(' 14B')[0]} {size}, {resolution}",
+        aliases=(repository, f"{repository}-Diffusers"),
+        wavespeed=f"{model.wavespeed}-{suffix}",
+        runware=f"{model.runware}-{suffix}",
+        limits=replace(
+            limits,
+            resolutions=(resolution,),
+            default_resolution=resolution,
+            min_duration_s=seconds,
+            max_duration_s=longest_s,
+            default_duration_s=seconds,
+        ),
+        heads=heads,
+    )
+
+
+_V2 = (
+    *(row for model in (_T2V, _I2V, _DF) for row in (model, _variant(model, "720p", "14B", "720P", 5, 40))),
+    *(_variant(model, "1.3b", "1.3B", "540P", 4, 12) for model in (_I2V, _DF)),
+)
+
 _V1_I2V = Known(
     name="skyreels-v1-i2v",
     title="SkyReels V1 image-to-video",
@@ -268,7 +375,7 @@ PRICES: Mapping[str, tuple[Price, ...]] = {
     ),
 }
 
-MODELS: Mapping[str, Model] = {row.name: row for row in (_R2V, _EXTEND, _SHOT, _AVATAR)}
+MODELS: Mapping[str, Model] = {row.name: row for row in (_R2V, _EXTEND, _SHOT, _AVATAR, *_V2)}
 UPCOMING: Mapping[str, Known] = {row.name: row for row in (_V1_I2V, _V4)}
 KNOWN: Mapping[str, Known] = {**MODELS, **UPCOMING}
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 
-from cluster.chains import source_frames
+from cluster.chains import forced, source_frames
 from cluster.graphs import Source, StageGraph, StageNode, unroll
 from cluster.plans import extension_rolls
 from cluster.records import Request
@@ -147,17 +147,63 @@ def with_prompt(graph: StageGraph) -> StageGraph:
     return replace(graph, name=graph.name + _WITH_PROMPT, nodes=(prompt, *nodes))
 
 
+def forcing_graph(count: int, with_source: bool = False) -> StageGraph:
+    """Chunks 1 … count; chunk 0 is the source, where it comes first in the file."""
+    name = f"df/{count}{_WITH_SOURCE if with_source else ''}"
+    return StageGraph(name, tuple(_chunks(count, with_source)), Source("decode", count, "video"))
+
+
+def _chunks(count: int, with_source: bool) -> Iterator[StageNode]:
+    yield _text("context")
+    if with_source:
+        yield _node("source", 0, _TEXT, {}, part="Part")
+    for chunk in range(1, count + 1):
+        tail = {} if chunk == 1 else {"tail": ("Pixels", Source("decode", chunk - 1, "tail"))}
+        yield _node("condition", chunk, _CONDITION / count, tail, condition="EndsCondition")
+        inputs = {
+            "context": ("TextContext", Source("text", 0, "context")),
+            "condition": ("EndsCondition", Source("condition", chunk, "condition")),
+        }
+        if chunk > 1:
+            inputs["random"] = ("RandomState", Source("denoise", chunk - 1, "random"))
+        yield _node("denoise", chunk, _DENOISE / count, inputs, latents="Latents", random="RandomState")
+        before = Source("decode", chunk - 1, "part") if chunk > 1 else Source("source", 0, "part")
+        yield _decode(chunk, chunk == count, _DECODE / count, before if chunk > 1 or with_source else None, "Pixels")
+
+
+def _clip(name: str, **known: str) -> StageGraph:
+    """One chunk from text, and from what a stage each makes of an image: stage → value."""
+    inputs = {"context": ("TextContext", Source("text", 0, "context"))}
+    nodes = [_text("context")]
+    for stage, kind in known.items():
+        port = _PORTS[stage]
+        nodes.append(_node(stage, 0, _CONDITION, {}, **{port: kind}))
+        inputs[port] = (kind, Source(stage, 0, port))
+    nodes.append(_node("denoise", 0, _DENOISE, inputs, latents="Latents"))
+    nodes.append(_decode(0, True, _DECODE, None, ""))
+    return StageGraph(name, tuple(nodes), Source("decode", 0, "video"))
+
+
+_PORTS = {"condition": "condition", "vision": "image"}
+_T2V, _I2V = _clip("t2v"), _clip("i2v", condition="KnownFrames", vision="ImageTokens")
+
 KINDS: Mapping[str, Callable[[int, bool], StageGraph]] = {
     "r2v": lambda count, source: _single("r2v", "Condition"),
     "shot": lambda count, source: _single("shot", "PrefixCondition"),
     "extend": extend_graph,
     "avatar": lambda count, source: avatar_graph(count),
+    "t2v": lambda count, source: _T2V,
+    "i2v": lambda count, source: _I2V,
+    "df": forcing_graph,
 }
 _FORMS: Mapping[str, StageGraph] = {  # of every kind, one that has all its stages and hand-overs
     "r2v": _single("r2v", "Condition"),
     "shot": _single("shot", "PrefixCondition"),
     "extend": extend_graph(2, with_source=True),
     "avatar": avatar_graph(2),
+    "t2v": _T2V,
+    "i2v": _I2V,
+    "df": forcing_graph(2, with_source=True),
 }
 STAGES: Mapping[str, frozenset[str]] = {kind: form.stages for kind, form in _FORMS.items()}
 
@@ -189,6 +235,8 @@ def _plain_name(model: Model, request: Request) -> str:
             return f"extend/{len(extension_rolls(request.duration_s))}{suffix}"
         case "avatar":
             return f"avatar/{len(windows(request.frames)) - 1}"
+        case "df":
+            return f"df/{len(forced(request))}{_WITH_SOURCE if source_frames(request) else ''}"
     return model.graph
 
 

@@ -1,4 +1,4 @@
-"""What a pass of the talking avatar knows of its frames beforehand, encoded without ever holding all of them.
+"""What the models know of their frames beforehand; of a whole clip, encoded without ever holding all of it.
 
 The condition is a clip of the pass's length: the frames to begin with, zeros (which is grey), and several copies
 of the key frame at the end; beside it a mask that is 1 on the known frames. The VAE takes it in chunks of four frames,
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import torch
 
 from components.vae import STRIDE_S, STRIDE_T, Vae
-from components.values import KnownFrames, Pixels
+from components.values import EndsCondition, KnownFrames, Pixels
 
 KEY_COPIES = 5
 MASK_CHANNELS = STRIDE_T
@@ -53,6 +53,24 @@ def encode_known(vae: Vae, first: Pixels, key: Pixels | None, frames: int) -> Kn
     return KnownFrames(
         known_BCTHW=torch.cat([mask_BCTHW, latents_BCTHW], dim=1), motion_BCKHW=latents_BCTHW[:, :, :held].clone()
     )
+
+
+def encode_ends(vae: Vae, first: Pixels | None, last: Pixels | None, height: int, width: int) -> EndsCondition:
+    """What a chunk of diffusion forcing knows: 4k + 1 frames that it begins with and those behind its end; None = none.
+
+    Raises:
+        ValueError: a clip has another number of frames, or another size than the video's.
+    """
+
+    def latents(known: Pixels | None) -> torch.Tensor:
+        if known is None:
+            return torch.zeros((1, len(vae.scale.mean), 0, height // STRIDE_S, width // STRIDE_S))
+        if known.pixels_CFYX.shape[2:] != (height, width):
+            raise ValueError(f"known frames of {tuple(known.pixels_CFYX.shape[2:])} are none of {height} × {width}")
+        mean_BCTHW, _ = vae.encode(known.pixels_CFYX[None])
+        return vae.scale.normalise(mean_BCTHW)
+
+    return EndsCondition(latents(first), latents(last))
 
 
 def _chunks(given_CFYX: torch.Tensor, key: Pixels | None, frames: int) -> Iterator[torch.Tensor]:

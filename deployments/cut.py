@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cluster.chains import Piece, pieces
+from cluster.chains import Piece, forced, pieces
+from cluster.forcing import OVERLAP_FRAMES
 from cluster.plans import EXTENSION_PREFIX, extension_rolls
 from cluster.records import StageWork
 from cluster.registry import MODELS
@@ -66,6 +67,9 @@ def cut_of(work: StageWork) -> Cut:
         case "extend" if chunk < max(found):
             frames = extension_rolls(request.duration_s)[chunk - 1].decoded_frames
             hand["tail"] = range(frames - EXTENSION_PREFIX, frames)
+        case "df" if chunk < max(found):
+            frames = forced(request)[chunk - 1].decoded_frames
+            hand["tail"] = range(frames - OVERLAP_FRAMES, frames)
         case "avatar":
             made = windows(request.frames)
             if chunk == 0:

@@ -9,7 +9,7 @@ from cluster.records import Request
 from cluster.registry import MODELS
 from components import vae_original
 from components.colour import ColourMatch, to_levels
-from components.vae import Vae
+from components.vae import Vae, levels
 from components.values import Latents, Pixels
 from deployments.cut import Cut, Made, cut_of
 from deployments.final import final_file
@@ -20,7 +20,7 @@ from deployments.room import Produced, Room
 from deployments.segments import SegmentRows, SegmentWriter
 from deployments.weights import Weights
 
-TRUNCATED = frozenset({"extend", "shot"})  # kinds of graph whose pixels the original rounds down
+TRUNCATED = frozenset({"extend", "shot", "t2v", "i2v", "df"})  # kinds of graph whose pixels the original rounds down
 
 
 class DecodeStage:
@@ -42,8 +42,12 @@ class DecodeStage:
 
 def made(vae: Vae, request: Request, latents: Latents, portrait: Pixels | None) -> Iterator[Made]:
     """A chunk's frames as its model gives them, one latent frame's at a time; a portrait's keep its colours."""
+    truncate = MODELS[request.model].graph in TRUNCATED
+    if MODELS[request.model].graph == "df":  # which hands frames on as they were made
+        for frames_BCFYX in vae.decode_float(latents):
+            yield Made(levels(frames_BCFYX, truncate=truncate), frames_BCFYX[0].cpu() * 2 - 1)
+        return
     if portrait is None:
-        truncate = MODELS[request.model].graph in TRUNCATED
         for levels_FYXC in vae.decode(latents, truncate=truncate):
             yield Made(levels_FYXC)
         return

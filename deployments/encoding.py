@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import BinaryIO
 
 import torch
 
 from cluster.chains import prefix_frames
-from cluster.config import MediaLimits
 from cluster.records import Request
 from cluster.registry import MODELS
 from cluster.wiring import PROMPT
 from components import text_original, vae_original
 from components.denoiser.avatar import CONNECTION_PROMPT
 from components.image import letterbox
+from components.known import encode_known
 from components.media.image import read
 from components.text import TextEncoder
 from components.vae import Vae
-from components.values import Condition, Frames, PrefixCondition, PromptText, TextContext
+from components.values import Condition, Frames, KnownFrames, PrefixCondition, PromptText, TextContext
+from deployments.ends import Ends
 from deployments.inputs import input_bytes, input_file
-from deployments.portrait import WindowCondition
+from deployments.portrait import WindowCondition, of_portrait, stored_portrait
 from deployments.room import Produced, Room
-from deployments.source import open_source
+from deployments.source import prefix_of
 from deployments.weights import Weights
 
 TEXT_PARTS = ("text_encoder", "tokenizer", text_original.FILE, text_original.TOKENIZER)
 VAE_PARTS = ("vae", vae_original.FILE)
-CONSTANT_TEXTS = frozenset({"", CONNECTION_PROMPT})  # nobody's secret: encoded once for all tenants
+CONSTANT_TEXTS = frozenset(
+    {"", CONNECTION_PROMPT, *(model.negative_prompt for model in MODELS.values())}
+)  # nobody's secret: encoded once for all tenants
 
 
 class TextStage:
@@ -62,13 +64,16 @@ class TextStage:
 
 
 class ConditionStage:
-    """Reference images → Condition; the end of a video, or of the roll before → PrefixCondition; `WindowCondition`."""
+    """Reference images → Condition; the end of a video, or of the roll before → PrefixCondition; a first frame →
+    KnownFrames; `WindowCondition`, `Ends`.
+    """
 
     def __init__(self, weights: Weights) -> None:
         self._vaes = weights.load(Vae.load, file=vae_original.FILE)
         self._weights = weights.identify(VAE_PARTS)
         self._media = weights.config.media
         self._windows = WindowCondition(self._vaes, self._weights, self._media)
+        self._ends = Ends(self._vaes, self._media)
 
     async def run(self, room: Room) -> Produced:
         request = room.request
@@ -77,10 +82,24 @@ class ConditionStage:
                 return Produced({"condition": await self._prefix(room)})
             case "avatar":
                 return await self._windows.run(room)
+            case "i2v":
+                return Produced({"condition": await self._first_frame(room)})
+            case "df":
+                return Produced({"condition": await self._ends.run(room)})
         images = [image.sha256 for image in request.images]
         inputs = {"images": images, "height": request.height, "width": request.width}
         weights = self._weights[request.model]
         return Produced({"condition": await room.recall(Condition, weights, inputs, lambda: self._references(room))})
+
+    async def _first_frame(self, room: Room) -> KnownFrames:
+        request, vae = room.request, self._vaes[room.request.model]
+
+        async def encode() -> KnownFrames:
+            first = await stored_portrait(room, self._media)
+            return await room.compute(encode_known, vae, first, None, request.frames)
+
+        inputs = {**of_portrait(room), "frames": request.frames}
+        return await room.recall(KnownFrames, self._weights[request.model], inputs, encode)
 
     async def _references(self, room: Room) -> Condition:
         with room.laps.lap("get"):
@@ -115,10 +134,3 @@ class ConditionStage:
             for data in files
         ]
         return self._vaes[request.model].encode_references(torch.stack(images))
-
-
-def prefix_of(request: Request, file: BinaryIO, limits: MediaLimits) -> Frames:
-    """The end of a stored video at the size of the new one. MediaError."""
-    size = {"height": request.height, "width": request.width, "fps": request.fps}
-    tail = open_source(request, file, limits).tail(prefix_frames(request), **size)
-    return Frames(torch.from_numpy(tail))

@@ -86,8 +86,8 @@ class VisionStage:
     """The portrait, or the first frame handed on by the window before → ImageTokens."""
 
     def __init__(self, weights: Weights) -> None:
-        self._encoders = weights.load(VisionEncoder.load, {"avatar"})
-        self._weights = weights.identify([vision.FILE], {"avatar"})
+        self._encoders = weights.load(VisionEncoder.load, {"avatar", "i2v"}, file=vision.FILE)
+        self._weights = weights.identify([vision.FILE, vision.FOLDER], {"avatar", "i2v"})
         self._media = weights.config.media
 
     async def run(self, room: Room) -> Produced:

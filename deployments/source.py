@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from cluster.chains import pieces
+import torch
+
+from cluster.chains import pieces, prefix_frames
 from cluster.config import MediaLimits
 from cluster.records import Request
 from cluster.registry import MODELS
 from components.media.source import SourceVideo
+from components.values import Frames
 from deployments.inputs import input_file
 from deployments.parts import OUT, collect, store_parts
 from deployments.room import Produced, Room
@@ -48,3 +51,10 @@ def open_source(request: Request, file: BinaryIO, limits: MediaLimits) -> Source
     """The stored video that a request continues. MediaError."""
     longest_s = MODELS[request.model].limits.max_media_s
     return SourceVideo(file, max_pixels=limits.max_image_pixels, max_duration_s=longest_s)
+
+
+def prefix_of(request: Request, file: BinaryIO, limits: MediaLimits) -> Frames:
+    """The end of a stored video at the size of the new one. MediaError."""
+    size = {"height": request.height, "width": request.width, "fps": request.fps}
+    tail = open_source(request, file, limits).tail(prefix_frames(request), **size)
+    return Frames(torch.from_numpy(tail))

@@ -1,20 +1,14 @@
 """Toy checkpoints in the releases' own file layouts: the real loaders, code and graph with small seeded weights."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from components.tiny.avatar import write_avatar
 from components.tiny.extender import write_extender
 from components.tiny.extension import write_extension
 from components.tiny.r2v import write_r2v
 from components.tiny.release import TinySizes
-from components.tiny.v2 import (
-    write_df,
-    write_df_library,
-    write_i2v,
-    write_i2v_library,
-    write_t2v,
-    write_t2v_library,
-)
+from components.tiny.v2 import write_df, write_i2v, write_t2v
 
 __all__ = [
     "BY_NAME",
@@ -46,8 +40,8 @@ BY_NAME: Mapping[str, Callable[..., None]] = {  # by the folder that profiles gi
     "tiny-t2v": write_t2v,
     "tiny-i2v": write_i2v,
     "tiny-df": write_df,
-    "tiny-t2v-diffusers": write_t2v_library,
-    "tiny-i2v-diffusers": write_i2v_library,
-    "tiny-df-diffusers": write_df_library,
+    "tiny-t2v-diffusers": partial(write_t2v, library=True),
+    "tiny-i2v-diffusers": partial(write_i2v, library=True),
+    "tiny-df-diffusers": partial(write_df, library=True),
     "tiny-extender": write_extender,
 }

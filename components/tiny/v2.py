@@ -6,7 +6,6 @@ library's   transformer/  text_encoder/  tokenizer/  vae/  image_encoder/
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,20 +23,26 @@ RECIPE = 1  # raised whenever the bytes written change
 _SHARDS = 2
 
 
-def _writer(kind: str, *, library: bool = False) -> Callable[..., None]:
-    """Writes a checkpoint of a kind ("t2v", "i2v" or "df") to a folder, as `write_release`."""
-
-    def write(root: Path, *, seed: int = 0, sizes: TinySizes | None = None) -> None:
-        sizes = sizes or TinySizes()
-        name = f"v2-{kind}{'-diffusers' if library else ''}"
-        inner = _write_library if library else _write_original
-        write_release(root, name, RECIPE, seed, sizes, partial(inner, kind=kind, seed=seed, sizes=sizes))
-
-    return write
+def write_t2v(root: Path, *, seed: int = 0, sizes: TinySizes | None = None, library: bool = False) -> None:
+    """Text-to-video to `root`, as `write_release`; in the library's layout or the original one. FileExistsError."""
+    _write(root, "t2v", seed, sizes, library=library)
 
 
-write_t2v, write_i2v, write_df = (_writer(kind) for kind in ("t2v", "i2v", "df"))
-write_t2v_library, write_i2v_library, write_df_library = (_writer(kind, library=True) for kind in ("t2v", "i2v", "df"))
+def write_i2v(root: Path, *, seed: int = 0, sizes: TinySizes | None = None, library: bool = False) -> None:
+    """Image-to-video, the same."""
+    _write(root, "i2v", seed, sizes, library=library)
+
+
+def write_df(root: Path, *, seed: int = 0, sizes: TinySizes | None = None, library: bool = False) -> None:
+    """Diffusion forcing, the same."""
+    _write(root, "df", seed, sizes, library=library)
+
+
+def _write(root: Path, kind: str, seed: int, sizes: TinySizes | None, *, library: bool) -> None:
+    sizes = sizes or TinySizes()
+    name = f"v2-{kind}{'-diffusers' if library else ''}"
+    inner = _write_library if library else _write_original
+    write_release(root, name, RECIPE, seed, sizes, partial(inner, kind=kind, seed=seed, sizes=sizes))
 
 
 def _model(kind: str, sizes: TinySizes, seed: int) -> tuple[dict[str, object], v2.V2Transformer]:

@@ -69,7 +69,9 @@ class CreateVideo(BaseModel):
     input_reference: ImageInput | list[ImageInput] | None = Field(
         default=None, description="One reference image, or several."
     )
-    images: list[ImageInput] | None = Field(default=None, description="Ours: reference images, in order.")
+    images: list[ImageInput] | None = Field(
+        default=None, description="Ours: reference images, in order; of diffusion forcing the first and the last frame."
+    )
     video: MediaInput | None = Field(default=None, description="Ours: the video to continue.")
     audio: MediaInput | list[MediaInput] | None = Field(
         default=None,
@@ -84,9 +86,25 @@ class CreateVideo(BaseModel):
         description="Ours: the continued video comes first in the file, with its sound; else only what is new.",
     )
     guidance: float | None = Field(
-        default=None, description="Ours: of the text, for models that take one; above 1 a step is three evaluations."
+        default=None,
+        description="Ours: of the text, for models that take one; above 1 a step is two evaluations or three.",
     )
     guidance_image: float | None = Field(default=None, description="Ours: of the reference images, beside guidance.")
+    steps: int | None = Field(
+        default=None,
+        description="Ours: denoising steps, for models that leave them open; the model's default if left out.",
+    )
+    ar_step: int | None = Field(
+        default=None,
+        description="Ours, diffusion forcing: blocks of frames start so many steps after each other; 0 = all together.",
+    )
+    causal_block_size: int | None = Field(
+        default=None,
+        description="Ours, diffusion forcing: latent frames of a block, 1 or 5; at 5 a block sees no later one.",
+    )
+    addnoise_condition: int | None = Field(
+        default=None, description="Ours, diffusion forcing: with how much noise known frames are seen; 20 if left out."
+    )
     aspect_ratio: str | None = Field(
         default=None, description='Ours: "16:9", "9:16", "1:1", "4:3", "3:4"; else the first image\'s.'
     )
@@ -95,7 +113,9 @@ class CreateVideo(BaseModel):
         default=False, description="Ours: a language model rewrites the prompt as a detailed caption first."
     )
     seed: int | None = Field(default=None, description="Ours: −1 or left out = random, reported in the job.")
-    negative_prompt: str | None = Field(default=None, description="Ours: with guidance above 1.")
+    negative_prompt: str | None = Field(
+        default=None, description="Ours: with guidance above 1; guided models have a sentence of their own if left out."
+    )
     n: int = Field(
         default=1,
         description="Ours: how many results, with seeds `seed`, `seed` + 1 …; see `max_results` of the model.",

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.chains import new_latents
 from cluster.config import Config
 from cluster.errors import Damaged, NotFound
 from cluster.pools import Pool
@@ -17,7 +16,7 @@ from cluster.records import Handle, StageWork
 from cluster.registry import MODELS
 from components import checkpoints
 from components.branches import Branches, in_turn
-from components.denoiser import Denoiser, DenoiseSpec, Run, Task
+from components.denoiser import Denoiser, Run, Task
 from components.errors import NonFiniteLatents, SnapshotMismatch
 from components.snapshot import Snapshot
 from components.usp import BranchParallel, Meshes, SequenceParallel, pick, vote
@@ -26,7 +25,7 @@ from deployments.group import commands
 from deployments.group.commands import Command, Done
 from deployments.group.member import Member
 from deployments.group.shelf import Shelf
-from deployments.group.tasks import TASKS
+from deployments.group.tasks import TASKS, spec_of
 from deployments.hints import Hints
 
 
@@ -119,16 +118,8 @@ class Rank(Member):
         denoiser = self._denoisers.get(request.model)
         if denoiser is None:
             raise RuntimeError(f"{request.model} is not loaded")
-        spec = DenoiseSpec(
-            height=request.height,
-            width=request.width,
-            latent_frames=new_latents(request, work.call.ref.chunk),
-            steps=request.steps,
-            seed=request.seed_of(work.call.ref.result),
-            flow_shift=self._config.registry.models[request.model].flow_shift,
-            guidance=request.guidance,
-            guidance_image=request.guidance_image,
-        )
+        ref, flow_shift = work.call.ref, self._config.registry.models[request.model].flow_shift
+        spec = spec_of(request, ref.chunk, ref.result, flow_shift)
         inputs = [
             self._open(work.inputs[port], hints, kind) if port in work.inputs else RandomState.fresh()
             for port, kind in denoiser.ports.items()

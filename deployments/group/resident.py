@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field, replace
 
-from cluster.chains import decoded_latents, new_latents
+from cluster.chains import decoded_latents, denoise_steps, new_latents
 from cluster.errors import SkyreelsError, StaleEpoch
 from cluster.policy.residents import Candidate
 from cluster.pools import DENOISE
@@ -73,7 +73,7 @@ class Resident:
                 return len(request.images) or 1
             case "decode":
                 return decoded_latents(request, self.call.work.call.ref.chunk)
-        return request.steps
+        return denoise_steps(request, self.call.work.call.ref.chunk)
 
     @property
     def left(self) -> int:

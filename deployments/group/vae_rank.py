@@ -28,7 +28,6 @@ from components.vae_parallel import share_decode, share_encode
 from components.values import AudioFeatures, Frames, Latents, Pixels, Value
 from deployments.cut import Cut, cut_of
 from deployments.decoding import made
-from deployments.encoding import prefix_of
 from deployments.group import commands
 from deployments.group.commands import Command, Done
 from deployments.group.member import Member
@@ -36,6 +35,7 @@ from deployments.hints import Hints
 from deployments.portrait import masks_of, portrait_of, surroundings
 from deployments.scratch import Scratch
 from deployments.segments import SegmentWriter, Written
+from deployments.source import prefix_of
 
 
 class VaeMember(Member):

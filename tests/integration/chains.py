@@ -12,10 +12,19 @@ from components.tiny import WRITERS
 from tests.integration.system import DATA, System
 from tests.unit.deployments.line import film, moving, portrait
 
-NAMES = ("skyreels-v3-extend", "skyreels-v3-shot", "skyreels-v3-avatar")
+NAMES = ("skyreels-v3-extend", "skyreels-v3-shot", "skyreels-v3-avatar", "skyreels-v2-df")
 EXTENSION = {"model": "skyreels-v3-extend", "prompt": "the ball rolls on", "seconds": "11", "seed": "7"}
 SHOT = {"model": "skyreels-v3-shot", "prompt": "[CUT_IN] the ball from above", "seconds": "2", "seed": "8"}
 AVATAR = {"model": "skyreels-v3-avatar", "prompt": "a ball speaks", "seed": "9"}
+FORCED = {
+    "model": "skyreels-v2-df",
+    "prompt": "the ball stops",
+    "seconds": "2",
+    "seed": "10",
+    "steps": "4",
+    "ar_step": "2",
+    "causal_block_size": "5",
+}  # 17 latent frames in blocks of 5 and a window of 10: three chunks
 SOURCE = ("video", ("source.mp4", film(moving(30)), "video/mp4"))
 FACE = ("images", ("face.png", portrait(), "image/png"))
 SPOKEN = (DATA / "spoken.flac").read_bytes()  # 6.4 s of espeak-ng
@@ -25,8 +34,9 @@ CHAINS: dict[str, Form] = {
     "extension": (EXTENSION, [SOURCE]),
     "shot": (SHOT, [SOURCE]),
     "avatar": (AVATAR, [FACE, VOICE]),
+    "forcing": (FORCED, []),
 }
-FRAMES = {"extension": 132 + 132 + 4, "shot": 49, "avatar": 161}
+FRAMES = {"extension": 132 + 132 + 4, "shot": 49, "avatar": 161, "forcing": 77}
 Span = tuple[str, str]  # moments of the store's clock
 
 
@@ -40,9 +50,14 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def submit(system: System, name: str) -> str:
+def body(name: str) -> dict[str, Any]:
+    """A request as httpx takes it: a form where there are files, else JSON."""
     fields, files = CHAINS[name]
-    response = system.client.post("/v1/videos", data=fields, files=files)
+    return {"data": fields, "files": files} if files else {"json": fields}
+
+
+def submit(system: System, name: str) -> str:
+    response = system.client.post("/v1/videos", **body(name))
     assert response.status_code == 200, response.text
     return str(response.json()["id"])
 

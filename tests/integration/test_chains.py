@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 
 from components.media.mux import probe_video
-from tests.integration.chains import CHAINS, FRAMES, NAMES, SPOKEN, overlap, rows, spans, submit
+from tests.integration.chains import CHAINS, FRAMES, NAMES, SPOKEN, body, overlap, rows, spans, submit
 from tests.integration.conftest import HASTE, laptop, started
 from tests.integration.system import System, until
 from tests.unit.deployments.line import open_line, sound_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-CHUNKS = {"extension": range(1, 4), "shot": range(1), "avatar": range(4)}
+CHUNKS = {"extension": range(1, 4), "shot": range(1), "avatar": range(4), "forcing": range(1, 4)}
 HOSTS = {"condition": "VaeRoom", "decode": "VaeRoom", "text": "TextEncoder", "denoise": "Denoiser"} | {
     name: "TextEncoder" for name in ("audio", "vision")
 }
@@ -42,8 +42,8 @@ async def _oracle(folder: Path) -> dict[str, str]:
     named = (f"{{name: {row['name']}, checkpoint: {row['checkpoint']}, tiny: true}}" for row in rows(folder))
     made = {}
     async with open_line(folder / "oracle", f"[{', '.join(named)}]", ranks=2) as line:
-        for name, (fields, files) in CHAINS.items():
-            response = await line.edge.client.post("/v1/videos", data=fields, files=files)
+        for name in CHAINS:
+            response = await line.edge.client.post("/v1/videos", **body(name))
             assert response.status_code == 200, response.text
             job = await line.finish(response.json()["id"])
             made[name] = pictures_digest(await line.content(job["id"]))
@@ -108,7 +108,7 @@ def test_an_extension_survives_a_kill_in_mid_chain_and_is_watched_while_it_grows
     assert done["decode", 1] == done["denoise", 1] == 1  # what was finished is not done again
 
 
-@pytest.mark.parametrize("name", ["shot", "avatar"])
+@pytest.mark.parametrize("name", ["shot", "avatar", "forcing"])
 def test_each_chain_equals_the_monolith(chains: System, oracle: dict[str, str], name: str) -> None:
     video_id = submit(chains, name)
     check(chains, name, video_id, oracle)
@@ -144,7 +144,7 @@ def test_two_avatars_and_an_extension_interleave(chains: System, oracle: dict[st
 MATRIX = [
     *(("extension", stage, None) for stage in ("text", "condition", "denoise", "decode")),
     *(("avatar", stage, None) for stage in ("text", "audio", "vision", "condition", "denoise", "decode")),
-    *(("shot", stage, None) for stage in ("condition", "denoise", "decode")),
+    *((name, stage, None) for name in ("shot", "forcing") for stage in ("condition", "denoise", "decode")),
     *((name, "denoise", rank) for name in CHAINS for rank in (0, 1)),
 ]
 

@@ -47,8 +47,12 @@ def media(task: VideoInference) -> list[Medium]:
 
 
 def given(task: VideoInference) -> list[Reference]:
-    """All media of a task that becomes a job, each with its kind. InvalidRequest."""
-    return [replace(medium.reference, kind=medium.kind) for medium in media(task)]
+    """All media of a task that becomes a job, each with its kind; the last frame behind the first. InvalidRequest."""
+    found = [replace(medium.reference, kind=medium.kind) for medium in media(task)]
+    last = {
+        f"{FRAMES}[{index}].image" for index, item in enumerate(task.inputs.frameImages or ()) if item.frame == "last"
+    }
+    return sorted(found, key=lambda reference: reference.param in last)
 
 
 def check_medium(model: Known, medium: Medium, info: FileInfo) -> None:

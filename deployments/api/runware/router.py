@@ -165,7 +165,7 @@ def _draft(task: VideoInference, *, extends: bool) -> Draft:
     extend = task.settings.promptExtend
     return Draft(
         prompt=task.positivePrompt,
-        images=sum(len(group.images) for group in task.inputs.referenceImages or ()),
+        images=sum(reference.kind == "image" for reference in given(task)),
         videos=len(task.inputs.referenceVideos or ()),
         voices=sum(group.audio is not None for group in task.inputs.referenceImages or ()),
         duration_s=None if task.duration is None else int(task.duration),

@@ -139,6 +139,8 @@ def _check_groups(model: Known, groups: Sequence[ReferenceImages]) -> None:
         if group.audio is not None:
             _check_voice(model, group, f"{param}.audio")
     count = sum(len(group.images) for group in groups)
+    if not limits.group_types and limits.max_frame_images:  # its images are frames
+        return
     if not limits.min_images <= count <= limits.max_images:
         raise InvalidRequest(
             f"{model.name} takes {limits.min_images} to {limits.max_images} reference images; got {count}.",
@@ -158,6 +160,8 @@ def _check_frames(model: Known, frames: Sequence[FrameImage], duration: float | 
     if len(frames) > limits.max_frame_images:
         allowed = f"at most {limits.max_frame_images}" if limits.max_frame_images else "no"
         raise InvalidRequest(f"{model.name} takes {allowed} frame images; got {len(frames)}.", param=FRAMES)
+    if not limits.group_types and limits.max_frame_images:
+        _check_ends(model, frames)
     last = round((duration or limits.default_duration_s) * model.fps) - 1
     for index, item in enumerate(frames):
         if isinstance(item.frame, int) and item.frame > last:
@@ -167,6 +171,18 @@ def _check_frames(model: Known, frames: Sequence[FrameImage], duration: float | 
     del places[None]
     if any(count > 1 for count in places.values()):
         raise InvalidRequest("Two frame images have the same position.", param=FRAMES)
+
+
+def _check_ends(model: Known, frames: Sequence[FrameImage]) -> None:
+    """Of models that begin with an image, and perhaps end with one."""
+    if len(frames) < model.limits.min_images:
+        raise InvalidRequest(f"{model.name} begins with an image; give it in {FRAMES}.", param=FRAMES)
+    for index, item in enumerate(frames):
+        if item.frame not in {None, "first", "last", 0}:
+            param = f"{FRAMES}[{index}].frame"
+            raise InvalidRequest(f"{param} must be first or last for {model.name}; got {item.frame}.", param=param)
+    if frames and all(item.frame == "last" for item in frames):
+        raise InvalidRequest(f"{model.name} needs the first frame beside the last; give both.", param=FRAMES)
 
 
 def _check_videos(model: Known, task: VideoInference) -> None:

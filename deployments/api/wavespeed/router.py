@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from cluster.canonical import Draft, check
-from cluster.errors import UnknownModel
+from cluster.errors import InvalidRequest, UnknownModel
 from cluster.records import Delivery, Dialect
-from cluster.registry import KNOWN
+from cluster.registry import KNOWN, MODELS
 from deployments.api import errors
 from deployments.api.bodies import body_schema, check_texts, problems, read_json
 from deployments.api.idempotency import IdempotencyKey, Idempotent
@@ -24,11 +24,14 @@ from deployments.api.sources import Reference, parse_source, references
 from deployments.api.wavespeed.schemas import (
     Envelope,
     ExtendVideo,
+    FirstFrameToVideo,
+    ForcedVideo,
     ImageToVideo,
     ReferenceToVideo,
     Refusal,
     SwitchShot,
     TalkingAvatar,
+    TextToVideo,
 )
 from deployments.api.wavespeed.views import prediction
 
@@ -45,7 +48,7 @@ router = APIRouter(prefix=WAVESPEED_ROOT, tags=["wavespeed"], responses=ERRORS)
 class Task:
     """What a page of WaveSpeed's reference documents: the parameters, and how they become a draft."""
 
-    body: type[ReferenceToVideo | ImageToVideo | ExtendVideo | TalkingAvatar]
+    body: type[ReferenceToVideo | ImageToVideo | ExtendVideo | TalkingAvatar | TextToVideo]
     read: Callable[[Any], tuple[Draft, tuple[Reference, ...]]]
 
 
@@ -91,12 +94,56 @@ def _talking_avatar(body: TalkingAvatar) -> tuple[Draft, tuple[Reference, ...]]:
     return draft, (portrait, *references(voices, "audio", "audio"), *references(body.masks, "masks", "mask"))
 
 
+def _text_to_video(body: TextToVideo, **counts: Any) -> Draft:
+    return Draft(
+        prompt=body.prompt,
+        images=counts.pop("images", 0),
+        duration_s=body.duration,
+        aspect_ratio=body.aspect_ratio,
+        seed=body.seed,
+        guidance=body.guidance_scale,
+        steps=body.num_inference_steps,
+        negative_prompt=body.negative_prompt,
+        **counts,
+    )
+
+
+def _first_frame_to_video(body: FirstFrameToVideo) -> tuple[Draft, tuple[Reference, ...]]:
+    return _text_to_video(body, images=1), (Reference(parse_source(body.image, param="image"), "image"),)
+
+
+def _forced_video(body: ForcedVideo) -> tuple[Draft, tuple[Reference, ...]]:
+    if body.end_image is not None and body.image is None:
+        raise InvalidRequest("end_image needs an image to begin with; give image too.", param="end_image")
+    given = (("image", body.image), ("end_image", body.end_image), ("video", body.video))
+    found = [
+        Reference(parse_source(text, param=name), name, "video" if name == "video" else "image")
+        for name, text in given
+        if text is not None
+    ]
+    draft = _text_to_video(
+        body,
+        images=sum(reference.kind == "image" for reference in found),
+        videos=int(body.video is not None),
+        ar_step=body.ar_step,
+        causal_block_size=body.causal_block_size,
+        addnoise_condition=body.addnoise_condition,
+    )
+    return draft, tuple(found)
+
+
+_OF_GRAPH: Mapping[str, Task] = {
+    "t2v": Task(TextToVideo, lambda body: (_text_to_video(body), ())),
+    "i2v": Task(FirstFrameToVideo, _first_frame_to_video),
+    "df": Task(ForcedVideo, _forced_video),
+}
 TASKS: Mapping[str, Task] = {
     "skyreels-v3-r2v": Task(ReferenceToVideo, _reference_to_video),
     "skyreels-v3-extend": Task(ExtendVideo, _extension),
     "skyreels-v3-shot": Task(SwitchShot, _extension),
     "skyreels-v3-avatar": Task(TalkingAvatar, _talking_avatar),
     "skyreels-v1-i2v": Task(ImageToVideo, _image_to_video),
+    **{model.name: _OF_GRAPH[model.graph] for model in MODELS.values() if model.graph in _OF_GRAPH},
 }
 
 

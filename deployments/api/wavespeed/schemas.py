@@ -43,6 +43,35 @@ class ImageToVideo(_Task):
     aspect_ratio: Aspect = "16:9"
 
 
+class TextToVideo(_Task):
+    """SkyReels V2 text-to-video."""
+
+    prompt: str = Field(description="Scene, action, camera.")
+    aspect_ratio: Literal["16:9", "9:16"] | None = Field(default=None, description="16:9, or the medium's.")
+    duration: int | None = Field(default=None, description="Whole seconds; the model's own if left out.")
+    seed: Annotated[int, Field(ge=-1, le=2147483647)] | None = Field(default=None, description="−1 = random.")
+    guidance_scale: float | None = Field(default=None, description="1 to 20; the model's own if left out.")
+    num_inference_steps: int | None = Field(default=None, description="1 to 50; the model's own if left out.")
+    negative_prompt: str | None = Field(default=None, description="A sentence of the server's if left out.")
+
+
+class FirstFrameToVideo(TextToVideo):
+    """SkyReels V2 image-to-video."""
+
+    image: str = Field(description="The first frame: a URL, a data URI, base64 or the id of an uploaded file.")
+
+
+class ForcedVideo(TextToVideo):
+    """SkyReels V2 diffusion forcing: from text, from a first frame (and a last one), or from a video."""
+
+    image: str | None = Field(default=None, description="The first frame.")
+    end_image: str | None = Field(default=None, description="The last frame; needs a first one.")
+    video: str | None = Field(default=None, description="The video to continue.")
+    ar_step: int | None = Field(default=None, description="Steps between the starts of blocks, 0 to 10; 0 if left out.")
+    causal_block_size: int | None = Field(default=None, description="Latent frames of a block, 1 or 5; 1 if left out.")
+    addnoise_condition: int | None = Field(default=None, description="Noise on known frames, 0 to 60; 20 if left out.")
+
+
 class ExtendVideo(_Task):
     """SkyReels V3 single-shot extension."""
 
