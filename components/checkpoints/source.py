@@ -14,7 +14,7 @@ from huggingface_hub import snapshot_download
 from components.errors import CheckpointMismatch
 
 # Everything the loaders read; other formats of the same weights stay away.
-FILES = ("*.json", "*.safetensors", "*.pth", "*.bin")
+FILES = ("*.json", "*.safetensors", "*.pth", "*.bin", "*merges.txt")
 
 
 def resolve(checkpoint: str, revision: str | None) -> Path:

@@ -5,10 +5,13 @@ task        what a family brings: its inputs, its sampler, what it draws, how it
 loop        what all have in common: steps, snapshots, the check for NaN, identity
 reference   reference-to-video
 extension   single-shot extension and shot switching
+avatar      talking avatar
+hunyuan     SkyReels V1
 """
 
 from components.denoiser.avatar import AvatarSpec, AvatarTask
 from components.denoiser.extension import ExtensionTask, ShotTask
+from components.denoiser.hunyuan import HunyuanImageTask, HunyuanTask
 from components.denoiser.loop import Denoiser, Run, Snapshot
 from components.denoiser.reference import ReferenceTask
 from components.denoiser.spec import DenoiseSpec
@@ -21,6 +24,8 @@ __all__ = [
     "Denoiser",
     "ExtensionTask",
     "Flow",
+    "HunyuanImageTask",
+    "HunyuanTask",
     "ReferenceTask",
     "Run",
     "ShotTask",
