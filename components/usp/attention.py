@@ -53,9 +53,12 @@ class Sequence:
 
     def split(self, rows_BL: torch.Tensor) -> torch.Tensor:
         """This rank's rows [B, n, …] of a whole sequence [B, L, …], filled up with zeros."""
-        start, stop = self._plan.slices[self._place]
+        return self._cut(rows_BL, self._plan)
+
+    def _cut(self, rows_BL: torch.Tensor, plan: SplitPlan) -> torch.Tensor:
+        start, stop = plan.slices[self._place]
         part = rows_BL[:, start:stop]
-        missing = self._plan.rows - (stop - start)
+        missing = plan.rows - (stop - start)
         if not missing:
             return part.contiguous()
         padding = part.new_zeros((part.shape[0], missing, *part.shape[2:]))
@@ -93,11 +96,15 @@ class Sequence:
         """Attention of this rank's queries over the real keys of all ranks, [B, n, H, D]."""
         query_BshD, key_BshD, value_BshD = self._to_heads(query_BnHD, key_BnHD, value_BnHD)
         if self._partial is None:
-            held = self._plan.tokens
-            output_BshD = kernels.whole(backend, query_BshD, key_BshD[:, :held], value_BshD[:, :held])
+            real = (self._real(rows_BshD, 0, self._layout.degree) for rows_BshD in (key_BshD, value_BshD))
+            output_BshD = kernels.whole(backend, query_BshD, *real)
         else:
             output_BshD = self._round(self._partial, query_BshD, key_BshD, value_BshD)
         return self._to_rows(output_BshD.to(query_BnHD.dtype))
+
+    def _real(self, rows_BshD: torch.Tensor, first: int, count: int) -> torch.Tensor:
+        """What `count` consecutive places from `first` on hold, without their padding."""
+        return rows_BshD[:, : self._plan.held(first, count)]
 
     def _to_heads(self, *tensors_BnHD: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """All heads of n rows → h heads of all s rows of the Ulysses group; one exchange for all tensors."""
@@ -133,9 +140,10 @@ class Sequence:
             coming_XBshD = present_XBshD if last else torch.empty_like(present_XBshD)
             transfers = [] if last else self._pass_on(present_XBshD, coming_XBshD)
             owner = (self._ring_place - turn) % self._layout.ring
-            held = self._plan.held(owner * self._layout.ulysses, self._layout.ulysses)
-            if held:  # a place beyond a very short sequence has padding only
-                seen_BshD, seen_Bhs = partial(query_BshD, *present_XBshD[:, :, :held].unbind(0))
+            first, count = owner * self._layout.ulysses, self._layout.ulysses
+            real = [self._real(rows_BshD, first, count) for rows_BshD in present_XBshD.unbind(0)]
+            if real[0].shape[1]:  # a place beyond a very short sequence has padding only
+                seen_BshD, seen_Bhs = partial(query_BshD, *real)
                 output_BshD, logsumexp_Bhs = kernels.merge(
                     output_BshD, logsumexp_Bhs, seen_BshD.float(), seen_Bhs.float()
                 )
