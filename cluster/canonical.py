@@ -32,7 +32,12 @@ MIN_TTL_S = 60.0
 QUALITIES = (20, 99)
 _WORDS: Mapping[Dialect, Mapping[str, str]] = {
     Dialect.OPENAI: {},
-    Dialect.WAVESPEED: {"seconds": "duration", "webhook_url": "webhook"},
+    Dialect.WAVESPEED: {
+        "seconds": "duration",
+        "webhook_url": "webhook",
+        "guidance": "guidance_scale",
+        "steps": "num_inference_steps",
+    },
     Dialect.RUNWARE: {
         "seconds": "duration",
         "prompt": "positivePrompt",
@@ -65,6 +70,7 @@ class Draft:
     include_source: bool = False
     guidance: float | None = None
     guidance_image: float | None = None
+    steps: int | None = None
     remixed_from: str | None = None
     duration_s: int | None = None
     size: Size | None = None  # (height, width)
@@ -141,6 +147,10 @@ def check(model: Known, draft: Draft) -> None:
     if draft.seed is not None and not -1 <= draft.seed <= MAX_SEED:
         raise InvalidRequest(f"seed must be -1 (random) or 0 to {MAX_SEED}; got {draft.seed}.", param="seed")
     _check_guidance(model, draft)
+    if draft.steps is not None and not 1 <= draft.steps <= limits.max_steps:
+        name = word(draft.delivery.dialect, "steps")
+        allowed = f"must be 1 to {limits.max_steps} for" if limits.max_steps else "is fixed for"
+        raise InvalidRequest(f"{name} {allowed} {model.name}; got {draft.steps}.", param=name)
     if draft.deadline_s is not None and draft.deadline_s <= 0:
         raise InvalidRequest(f"deadline_s must be above 0 seconds; got {draft.deadline_s}.", param="deadline_s")
     _check_output(draft)
@@ -180,10 +190,13 @@ def _check_media(model: Known, draft: Draft) -> None:
 def _check_guidance(model: Known, draft: Draft) -> None:
     """Distilled models are not guided unless the caller asks for it."""
     limits = model.limits
-    for name in ("guidance", "guidance_image"):
-        value = getattr(draft, name)
-        if value is not None and not 1 <= value <= limits.max_guidance:
-            allowed = f"1 to {limits.max_guidance:g}" if limits.max_guidance > 1 else "1 or left out"
+    for field_name, value, most in (
+        ("guidance", draft.guidance, limits.max_guidance),
+        ("guidance_image", draft.guidance_image, limits.max_guidance_image),
+    ):
+        if value is not None and not 1 <= value <= most:
+            name = word(draft.delivery.dialect, field_name)
+            allowed = f"1 to {most:g}" if most > 1 else "1 or left out"
             raise InvalidRequest(f"{name} must be {allowed} for {model.name}; got {value:g}.", param=name)
     guided = (draft.guidance or 1.0) > 1
     if draft.guidance_image is not None and draft.guidance_image > 1 and not guided:
@@ -266,14 +279,14 @@ def needed_frames(model: Known, draft: Draft) -> int:
 
 def canonical(model: Model, draft: Draft, given: Given, *, ttl_s: float) -> Request:
     """The complete request of a checked draft. The video, or else the first image, chooses the aspect unless the caller
-    did; results are kept `ttl_s` after the end unless the caller asked for less.
+    did, or else it is the model's first; results are kept `ttl_s` after the end unless the caller asked for less.
     """
     family = draft.resolution or model.limits.default_resolution
     if draft.size is not None:
         height, width = draft.size
         family = sizes(model)[draft.size]
-    elif draft.aspect_ratio is not None:
-        height, width = aspect_bucket(family, draft.aspect_ratio)
+    elif draft.aspect_ratio is not None or (given.video is None and not given.images):
+        height, width = aspect_bucket(family, draft.aspect_ratio or model.limits.aspect_ratios[0])
     else:
         first = given.video or given.images[0]
         if first.height is None or first.width is None:
@@ -281,7 +294,8 @@ def canonical(model: Model, draft: Draft, given: Given, *, ttl_s: float) -> Requ
         height, width = bucket(family, first.height, first.width, _tables(model))
     duration_s, frames = _length(model, draft, given)
     seed = draft.seed if draft.seed is not None and draft.seed >= 0 else secrets.randbelow(MAX_SEED + 1)
-    guidance = draft.guidance or 1.0
+    guidance = draft.guidance or model.guidance
+    negative_prompt = model.negative_prompt if draft.negative_prompt is None else draft.negative_prompt
     return Request(
         model=model.name,
         prompt=draft.prompt,
@@ -293,9 +307,9 @@ def canonical(model: Model, draft: Draft, given: Given, *, ttl_s: float) -> Requ
         height=height,
         width=width,
         frames=frames,
-        steps=model.steps,
+        steps=draft.steps or model.steps,
         seed=seed,
-        negative_prompt=(draft.negative_prompt or "") if guidance > 1 else "",
+        negative_prompt=negative_prompt if guidance > 1 else "",
         guidance=guidance,
         guidance_image=draft.guidance_image or 1.0,
         n=draft.n,

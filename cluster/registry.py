@@ -46,7 +46,9 @@ class Limits:
     min_media_s: float = 0.0  # of a voice
     max_media_s: float = 0.0  # of a reference video or voice
     include_source: bool = False  # the continued video can come first in the file
-    max_guidance: float = 1.0  # of text and images; above 1 a step takes three evaluations
+    max_guidance: float = 1.0  # of the text; above 1 a step takes several evaluations
+    max_guidance_image: float = 1.0  # of the reference images
+    max_steps: int = 0  # that a caller may ask for; 0 = the model's own number is the only one
     voice: bool = False  # a group of reference images may carry a voice
     sound: bool = False  # the model can make sound
     negative_prompt: bool = False  # the model is guided
@@ -79,6 +81,9 @@ class Model(Known):
     steps: int
     flow_shift: float
     heads: int | None = None  # attention heads of its transformer; None = as the checkpoint says
+    guidance: float = 1.0  # where the caller names none
+    negative_prompt: str = ""  # the same, with guidance
+    family: Literal["wan", "hunyuan"] = "wan"  # of its text encoders and VAE
 
 
 class Price(BaseModel):
@@ -128,6 +133,7 @@ _R2V = Model(
         max_results=4,
         group_types=("image",),
         max_guidance=20.0,
+        max_guidance_image=20.0,
     ),
     fps=24,
     steps=8,
@@ -207,12 +213,12 @@ _AVATAR = Model(
     flow_shift=11.0,
 )
 
-_V1_I2V = Known(
-    name="skyreels-v1-i2v",
-    title="SkyReels V1 image-to-video",
-    task="image_to_video",
-    aliases=("Skywork/SkyReels-V1-Hunyuan-I2V",),
-    wavespeed="wavespeed-ai/SkyReels-V1",
+_V1_T2V = Model(
+    name="skyreels-v1-t2v",
+    title="SkyReels V1 text-to-video",
+    task="hunyuan_text_to_video",
+    graph="v1-t2v",
+    aliases=("Skywork/SkyReels-V1-Hunyuan-T2V",),
     limits=Limits(
         resolutions=("540P",),
         default_resolution="540P",
@@ -220,13 +226,31 @@ _V1_I2V = Known(
         min_duration_s=4,
         max_duration_s=4,
         default_duration_s=4,
-        min_images=1,
-        max_images=1,
+        min_images=0,
+        max_images=0,
         max_prompt_chars=5120,
-        max_results=1,
+        max_results=4,
+        max_guidance=20.0,
+        max_steps=50,
         negative_prompt=True,
     ),
     fps=24,
+    steps=30,
+    flow_shift=7.0,
+    heads=24,
+    guidance=6.0,
+    negative_prompt="blurred, overexposed, badly composed, deformed hands, distorted face, extra limbs",
+    family="hunyuan",
+)
+_V1_I2V = replace(
+    _V1_T2V,
+    name="skyreels-v1-i2v",
+    title="SkyReels V1 image-to-video",
+    task="hunyuan_image_to_video",
+    graph="v1-i2v",
+    aliases=("Skywork/SkyReels-V1-Hunyuan-I2V",),
+    wavespeed="wavespeed-ai/SkyReels-V1",
+    limits=replace(_V1_T2V.limits, min_images=1, max_images=1, max_results=1),
 )
 
 _V4 = Known(
@@ -268,8 +292,8 @@ PRICES: Mapping[str, tuple[Price, ...]] = {
     ),
 }
 
-MODELS: Mapping[str, Model] = {row.name: row for row in (_R2V, _EXTEND, _SHOT, _AVATAR)}
-UPCOMING: Mapping[str, Known] = {row.name: row for row in (_V1_I2V, _V4)}
+MODELS: Mapping[str, Model] = {row.name: row for row in (_R2V, _EXTEND, _SHOT, _AVATAR, _V1_T2V, _V1_I2V)}
+UPCOMING: Mapping[str, Known] = {row.name: row for row in (_V4,)}
 KNOWN: Mapping[str, Known] = {**MODELS, **UPCOMING}
 
 

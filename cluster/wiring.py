@@ -55,6 +55,20 @@ def _single(name: str, condition: str) -> StageGraph:
     return StageGraph(name, nodes, Source("decode", 0, "video"))
 
 
+def _v1(name: str, condition: str | None) -> StageGraph:
+    """One chunk, as `_single`, with the context of SkyReels V1 and perhaps no condition."""
+    inputs = {"context": ("PooledContext", Source("text", 0, "context"))}
+    nodes = [_node("text", 0, _TEXT, {}, context="PooledContext")]
+    if condition is not None:
+        inputs["condition"] = (condition, Source("condition", 0, "condition"))
+        nodes.append(_node("condition", 0, _CONDITION, {}, condition=condition))
+    nodes += [
+        _node("denoise", 0, _DENOISE, inputs, latents="Latents"),
+        _node("decode", 0, _DECODE, {"latents": ("Latents", Source("denoise", 0, "latents"))}, video="Artifact"),
+    ]
+    return StageGraph(name, tuple(nodes), Source("decode", 0, "video"))
+
+
 def _decode(chunk: int, last: bool, weight: float, before: Source | None, tail: str) -> StageNode:
     """A chunk's decode: behind the parts of the chunks before it, and handing on unless it is the last."""
     inputs = {"latents": ("Latents", Source("denoise", chunk, "latents"))}
@@ -136,12 +150,16 @@ KINDS: Mapping[str, Callable[[int, bool], StageGraph]] = {
     "shot": lambda count, source: _single("shot", "PrefixCondition"),
     "extend": extend_graph,
     "avatar": lambda count, source: avatar_graph(count),
+    "v1-t2v": lambda count, source: _v1("v1-t2v", None),
+    "v1-i2v": lambda count, source: _v1("v1-i2v", "FirstFrame"),
 }
 _FORMS: Mapping[str, StageGraph] = {  # of every kind, one that has all its stages and hand-overs
     "r2v": _single("r2v", "Condition"),
     "shot": _single("shot", "PrefixCondition"),
     "extend": extend_graph(2, with_source=True),
     "avatar": avatar_graph(2),
+    "v1-t2v": _v1("v1-t2v", None),
+    "v1-i2v": _v1("v1-i2v", "FirstFrame"),
 }
 STAGES: Mapping[str, frozenset[str]] = {kind: form.stages for kind, form in _FORMS.items()}
 

@@ -22,6 +22,7 @@ from components.errors import CheckpointMismatch
 from components.text import read_tokenizer
 from components.values import PooledContext
 
+WEIGHTS = "text_encoder/model.safetensors"  # of small ones; large ones are in several files
 TEXT_ROWS = 256
 """Most rows of a prompt; what is longer is cut."""
 CLIP_SKIP = 2

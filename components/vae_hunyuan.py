@@ -23,6 +23,8 @@ from components.errors import CheckpointMismatch
 from components.vae import STRIDE_S, STRIDE_T, levels
 from components.values import FirstFrame, Latents
 
+WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
+
 
 class HunyuanVae:
     """AutoencoderKLHunyuanVideo in fp32. Stateless between calls; generators may be interleaved."""

@@ -11,25 +11,30 @@ from cluster.chains import prefix_frames
 from cluster.config import MediaLimits
 from cluster.records import Request
 from cluster.registry import MODELS
-from components import text_original, vae_original
+from components import text_hunyuan, text_original, vae_hunyuan, vae_original
 from components.denoiser.avatar import CONNECTION_PROMPT
-from components.image import letterbox
+from components.image import cover, letterbox
 from components.media.image import read
 from components.text import TextEncoder
+from components.text_hunyuan import HunyuanTextEncoder
 from components.vae import Vae
-from components.values import Condition, Frames, PrefixCondition
+from components.vae_hunyuan import HunyuanVae
+from components.values import Condition, FirstFrame, Frames, PrefixCondition
 from deployments.inputs import input_bytes, input_file
 from deployments.portrait import WindowCondition
 from deployments.room import Produced, Room
 from deployments.source import open_source
-from deployments.weights import Weights
+from deployments.weights import Weights, kinds_of
 
 
 class TextStage:
-    """Prompt → TextContext."""
+    """Prompt → TextContext, or PooledContext."""
 
     def __init__(self, weights: Weights) -> None:
-        self._encoders = weights.load(TextEncoder.load, file=text_original.FILE)
+        self._encoders: dict[str, TextEncoder | HunyuanTextEncoder] = {
+            **weights.load(TextEncoder.load, kinds_of("wan"), text_original.FILE),
+            **weights.load(HunyuanTextEncoder.load, kinds_of("hunyuan"), text_hunyuan.WEIGHTS),
+        }
 
     async def run(self, room: Room) -> Produced:
         request = room.request
@@ -42,10 +47,13 @@ class TextStage:
 
 
 class ConditionStage:
-    """Reference images → Condition; the end of a video, or of the roll before → PrefixCondition; `WindowCondition`."""
+    """Reference images → Condition; the end of a video, or of the roll before → PrefixCondition; `WindowCondition`;
+    the first frame → FirstFrame.
+    """
 
     def __init__(self, weights: Weights) -> None:
-        self._vaes = weights.load(Vae.load, file=vae_original.FILE)
+        self._vaes = weights.load(Vae.load, kinds_of("wan"), vae_original.FILE)
+        self._hunyuan_vaes = weights.load(HunyuanVae.load, {"v1-i2v"}, vae_hunyuan.WEIGHTS)
         self._media = weights.config.media
         self._windows = WindowCondition(self._vaes, self._media)
 
@@ -56,6 +64,9 @@ class ConditionStage:
                 return Produced({"condition": await self._prefix(room)})
             case "avatar":
                 return await self._windows.run(room)
+            case "v1-i2v":
+                data = await input_bytes(room, request.images[0])
+                return Produced({"condition": await room.compute(self._first_frame, request, data)})
         with room.laps.lap("get"):
             files = [await input_bytes(room, image) for image in request.images]
         return Produced({"condition": await room.compute(self._encode, request, files)})
@@ -68,6 +79,10 @@ class ConditionStage:
             async with input_file(room, request.video) as file:
                 tail = await room.compute(prefix_of, request, file, self._media)
         return await room.compute(self._vaes[request.model].encode_prefix, tail.frames_FYXC)
+
+    def _first_frame(self, request: Request, data: bytes) -> FirstFrame:
+        image = read(data, max_pixels=self._media.max_image_pixels)
+        return self._hunyuan_vaes[request.model].encode_first(cover(image, request.height, request.width))
 
     def _encode(self, request: Request, files: Sequence[bytes]) -> Condition:
         images = [

@@ -29,12 +29,13 @@ def check(config: Config) -> None:
     for key, host, port in ports:
         _check_port(key, host, port)
     for served in config.models:
-        path = Path(served.checkpoint)
-        if (path.is_absolute() or served.checkpoint.startswith(".")) and not path.is_dir():
-            raise CheckpointError(
-                f"The checkpoint {served.checkpoint} of {served.name} is not there; write or download it first, "
-                "or name a hub id."
-            )
+        for checkpoint in (served.checkpoint, served.encoders[0]):
+            path = Path(checkpoint)
+            if (path.is_absolute() or checkpoint.startswith(".")) and not path.is_dir():
+                raise CheckpointError(
+                    f"The checkpoint {checkpoint} of {served.name} is not there; write or download it first, "
+                    "or name a hub id."
+                )
     asyncio.run(_check_stores(config))
 
 

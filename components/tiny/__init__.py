@@ -24,8 +24,8 @@ WRITERS: Mapping[str, Callable[..., None]] = {  # by task; two tasks have their 
     "single_shot_extension": write_extension,
     "shot_switching_extension": write_extension,
     "talking_avatar": write_avatar,
-    "v1_text_to_video": write_v1_t2v,
-    "v1_image_to_video": write_v1_i2v,
+    "hunyuan_text_to_video": write_v1_t2v,
+    "hunyuan_image_to_video": write_v1_i2v,
 }
 BY_NAME: Mapping[str, Callable[..., None]] = {  # by the folder that profiles give them
     "tiny-r2v": write_r2v,

@@ -81,9 +81,10 @@ class CreateVideo(BaseModel):
         default=False, description="Ours: the continued video comes first in the file; else it holds the new part only."
     )
     guidance: float | None = Field(
-        default=None, description="Ours: of the text, for models that take one; above 1 a step is three evaluations."
+        default=None, description="Ours: of the text, for models that take one; above 1 a step is several evaluations."
     )
     guidance_image: float | None = Field(default=None, description="Ours: of the reference images, beside guidance.")
+    steps: int | None = Field(default=None, description="Ours: of the denoiser, for models that leave a choice.")
     aspect_ratio: str | None = Field(
         default=None, description='Ours: "16:9", "9:16", "1:1", "4:3", "3:4"; else the first image\'s.'
     )

@@ -101,6 +101,7 @@ def draft_of(body: CreateVideo, references: Sequence[Reference], **fields: Any) 
         include_source=body.include_source,
         guidance=body.guidance,
         guidance_image=body.guidance_image,
+        steps=body.steps,
         duration_s=seconds_of(body.seconds),
         size=_size(body.size),
         aspect_ratio=body.aspect_ratio,

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from components.denoiser import AvatarTask, ExtensionTask, ReferenceTask, ShotTask, Task
+from components.denoiser import (
+    AvatarTask,
+    ExtensionTask,
+    HunyuanImageTask,
+    HunyuanTask,
+    ReferenceTask,
+    ShotTask,
+    Task,
+)
 from components.device import Placement
 
 TASKS: Mapping[str, Callable[[Path, Placement, str], Task]] = {
@@ -13,4 +21,6 @@ TASKS: Mapping[str, Callable[[Path, Placement, str], Task]] = {
     "extend": ExtensionTask.load,
     "shot": ShotTask.load,
     "avatar": AvatarTask.load,
+    "v1-t2v": HunyuanTask.load,
+    "v1-i2v": HunyuanImageTask.load,
 }

@@ -1,8 +1,11 @@
-"""Chains through the laptop cluster: each equals the monolith frame by frame, and goes on after a kill."""
+"""Every other model than reference-to-video through the laptop cluster: each equals the monolith frame by frame; chains
+go on after a kill.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import io
 import re
@@ -26,10 +29,11 @@ from tests.unit.deployments.line import film, moving, open_line, portrait, speec
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-NAMES = ("skyreels-v3-extend", "skyreels-v3-shot", "skyreels-v3-avatar")
+NAMES = ("skyreels-v3-extend", "skyreels-v3-shot", "skyreels-v3-avatar", "skyreels-v1-t2v", "skyreels-v1-i2v")
 EXTENSION = {"model": "skyreels-v3-extend", "prompt": "the ball rolls on", "seconds": "11", "seed": "7"}
 SHOT = {"model": "skyreels-v3-shot", "prompt": "[CUT_IN] the ball from above", "seconds": "2", "seed": "8"}
 AVATAR = {"model": "skyreels-v3-avatar", "prompt": "a ball speaks", "seed": "9"}
+V1 = {"model": "skyreels-v1-i2v", "prompt": "a ball rolls", "seed": "10", "steps": "2"}
 SOURCE = ("video", ("source.mp4", film(moving(30)), "video/mp4"))
 FACE = ("images", ("face.png", portrait(), "image/png"))
 VOICE = ("audio", ("voice.wav", speech(6.0), "audio/wav"))  # 150 frames: three windows
@@ -38,8 +42,9 @@ CHAINS: dict[str, Form] = {
     "extension": (EXTENSION, [SOURCE]),
     "shot": (SHOT, [SOURCE]),
     "avatar": (AVATAR, [FACE, VOICE]),
+    "v1": (V1, [FACE]),
 }
-FRAMES = {"extension": 132 + 132 + 4, "shot": 49, "avatar": 150}
+FRAMES = {"extension": 132 + 132 + 4, "shot": 49, "avatar": 150, "v1": 25}
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -134,6 +139,23 @@ def test_an_extension_survives_a_kill_in_mid_chain_and_is_watched_while_it_grows
 @pytest.mark.parametrize("name", ["shot", "avatar"])
 def test_each_chain_equals_the_monolith(chains: System, oracle: dict[str, str], name: str) -> None:
     check(chains, name, submit(chains, name), oracle)
+
+
+def test_v1_under_wavespeeds_path_equals_the_monolith_and_makes_videos_of_text(
+    chains: System, oracle: dict[str, str]
+) -> None:
+    image = "data:image/png;base64," + base64.b64encode(portrait()).decode()
+    asked = {"prompt": V1["prompt"], "image": image, "seed": int(V1["seed"]), "num_inference_steps": 2}
+    answer = chains.client.post("/api/v3/wavespeed-ai/SkyReels-V1", json=asked).json()
+    text = {"model": "skyreels-v1-t2v", "prompt": "a ball", "steps": 2}
+    other = chains.client.post("/v1/videos", json=text).json()
+    check(chains, "v1", answer["data"]["id"], oracle)
+    found = chains.client.get(answer["data"]["urls"]["get"]).json()["data"]
+    assert (found["status"], found["model"]) == ("completed", "wavespeed-ai/SkyReels-V1")
+    (url,) = found["outputs"]
+    assert probe_video(httpx.get(url, trust_env=False, follow_redirects=True).content).frames == FRAMES["v1"]
+    chains.finish(other["id"])
+    assert probe_video(chains.content(other["id"])).frames == FRAMES["v1"]
 
 
 def test_two_avatars_and_an_extension_interleave(chains: System, oracle: dict[str, str]) -> None:
