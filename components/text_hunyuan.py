@@ -32,6 +32,8 @@ FRAME_RATE_PREFIX = "FPS-24, "
 
 _TEMPLATE: str = DEFAULT_PROMPT_TEMPLATE["template"]
 _CROP: int = DEFAULT_PROMPT_TEMPLATE["crop_start"]  # tokens of the template before the prompt
+MAX_TOKENS = _CROP + TEXT_ROWS
+"""That the language model sees."""
 _CLIP_TOKENS = 77
 _CLIP_PREFIX = "text_model."  # of every name in the release's file; the library dropped it
 
@@ -86,7 +88,7 @@ class HunyuanTextEncoder:
     ) -> None:
         """Takes ownership of the tokenizers: sets the first one's truncation."""
         tokenizer.no_padding()
-        tokenizer.enable_truncation(_CROP + TEXT_ROWS)
+        tokenizer.enable_truncation(MAX_TOKENS)
         self._language = language
         self._tokenizer = tokenizer
         self._clip = clip
@@ -119,8 +121,8 @@ class HunyuanTextEncoder:
         return PooledContext(prompt_BLD, pooled_BE, *self._encode(negative_prompt))
 
     def _encode(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
-        ids = self._tokenizer.encode(_TEMPLATE.format(prompt)).ids
-        return self._language.rows(ids)[:, _CROP:].to(self._placement.dtype), self._pool(prompt)
+        rows_BLD = self._language.rows(self._tokenizer.encode(_TEMPLATE.format(prompt)).ids)
+        return rows_BLD[:, _CROP:].to(self._placement.device, self._placement.dtype), self._pool(prompt)
 
     @torch.no_grad()
     def _pool(self, prompt: str) -> torch.Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import BinaryIO
 
 import torch
@@ -13,7 +14,9 @@ from cluster.records import Request
 from cluster.registry import MODELS
 from components import text_hunyuan, text_original, vae_hunyuan, vae_original
 from components.denoiser.avatar import CONNECTION_PROMPT
+from components.device import Placement
 from components.image import cover, letterbox
+from components.llama_vllm import VllmLlama
 from components.media.image import read
 from components.text import TextEncoder
 from components.text_hunyuan import HunyuanTextEncoder
@@ -33,7 +36,7 @@ class TextStage:
     def __init__(self, weights: Weights) -> None:
         self._encoders: dict[str, TextEncoder | HunyuanTextEncoder] = {
             **weights.load(TextEncoder.load, kinds_of("wan"), text_original.FILE),
-            **weights.load(HunyuanTextEncoder.load, kinds_of("hunyuan"), text_hunyuan.WEIGHTS),
+            **weights.load(_LANGUAGE[weights.pool.llama], kinds_of("hunyuan"), text_hunyuan.WEIGHTS),
         }
 
     async def run(self, room: Room) -> Produced:
@@ -44,6 +47,16 @@ class TextStage:
         if MODELS[request.model].graph == "avatar":
             values["connection"] = await room.compute(encoder.encode, CONNECTION_PROMPT, negative)
         return Produced(values)
+
+
+def _with_vllm(root: Path, placement: Placement) -> HunyuanTextEncoder:
+    return HunyuanTextEncoder.with_language(VllmLlama.load(root / "text_encoder", placement), root, placement)
+
+
+_LANGUAGE: Mapping[str, Callable[[Path, Placement], HunyuanTextEncoder]] = {
+    "transformers": HunyuanTextEncoder.load,
+    "vllm": _with_vllm,
+}
 
 
 class ConditionStage:

@@ -23,6 +23,7 @@ class Weights:
     """Where a pool finds the weights of each served model, and where it puts them."""
 
     config: Config
+    pool: Pool
     roots: Mapping[str, Path]  # of text encoders and VAE, by canonical model name
     placement: Placement
 
@@ -65,4 +66,4 @@ def resolve(config: Config, pool: Pool) -> Weights:
         served.name: checkpoints.resolve(*served.encoders, without=("transformer/*",) if served.base else ())
         for served in config.models
     }
-    return Weights(config, roots, Placement.of("cuda" if pool.num_gpus > 0 else "cpu"))
+    return Weights(config, pool, roots, Placement.of("cuda" if pool.num_gpus > 0 else "cpu"))

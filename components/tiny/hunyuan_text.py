@@ -19,7 +19,7 @@ from components.text_hunyuan import clip_stored_as
 from components.tiny.release import as_json
 from components.tiny.weights import fill
 
-TEXT_DIM = 32
+TEXT_DIM = 64
 POOLED_DIM = 24
 _LAYERS = 4  # the last two of them are never run
 _BEGIN = "<|begin_of_text|>"
@@ -77,8 +77,8 @@ def _write_llama(folder: Path, vocabulary: int, seed: int) -> None:
         hidden_size=TEXT_DIM,
         intermediate_size=2 * TEXT_DIM,
         num_hidden_layers=_LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
         max_position_embeddings=512,
         bos_token_id=None,
         eos_token_id=None,

@@ -222,7 +222,7 @@ def extend(state, root, shot, layouts, sizes) -> list[np.ndarray]:
 def joint_inputs(frames, height, width, text):
     """Latents, a timestep and a context of so many rows. Sizes in latents."""
     generator = torch.Generator().manual_seed(frames * 10_000 + height * 100 + width + text)
-    shapes = ((1, 16, frames, height, width), (1, text, 32), (1, 24))
+    shapes = ((1, 16, frames, height, width), (1, text, 64), (1, 24))
     latents, rows, pooled = (torch.randn(shape, generator=generator) for shape in shapes)
     return latents, 700.0, rows, pooled
 
@@ -243,7 +243,7 @@ def joint(state, root, layouts, sizes) -> list[np.ndarray]:
 def first_frame_inputs(spec) -> tuple[PooledContext, FirstFrame]:
     """Prompts of different lengths and a picture."""
     generator = torch.Generator().manual_seed(4)
-    shapes = ((1, 11, 32), (1, 24), (1, 3, 32), (1, 24))
+    shapes = ((1, 11, 64), (1, 24), (1, 3, 64), (1, 24))
     context = PooledContext(*(torch.randn(shape, generator=generator) for shape in shapes))
     mean, std = (torch.randn((1, 16, *spec.latent_size), generator=generator) for _ in range(2))
     return context, FirstFrame(mean, std.abs())

@@ -118,7 +118,7 @@ def test_the_pooled_vector_counts(t2v, context):
 def test_what_does_not_fit_is_refused(t2v, i2v, context, first, v1_text):
     with pytest.raises(ValueError, match="needs the negative prompt"):
         t2v.begin(spec(), v1_text.encode(PROMPT, None))
-    with pytest.raises(ValueError, match="the DiT takes 32 and 24"):
+    with pytest.raises(ValueError, match="the DiT takes 64 and 24"):
         t2v.begin(spec(), PooledContext(*(tensor[..., :8] for tensor in context.tensors().values())))
     with pytest.raises(ValueError, match="does not fit a video of 48 × 80"):
         i2v.begin(spec(width=80), context, first)
