@@ -314,7 +314,7 @@ def needed_frames(model: Known, draft: Draft) -> int:
 
 def canonical(model: Model, draft: Draft, given: Given, *, ttl_s: float) -> Request:
     """The complete request of a checked draft. The video, or else the first image, chooses the aspect unless the caller
-    did; results are kept `ttl_s` after the end unless the caller asked for less.
+    did, or else it is the model's first; results are kept `ttl_s` after the end unless the caller asked for less.
     """
     family = draft.resolution or model.limits.default_resolution
     if draft.size is not None:

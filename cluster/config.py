@@ -42,7 +42,16 @@ class ServedModel(_Section):
     name: str
     checkpoint: str = Field(description="directory, or hub id when it holds no such directory")
     revision: str | None = None
+    base: str | None = Field(
+        default=None, description="the same of its text encoders and VAE, where the checkpoint is the transformer alone"
+    )
+    base_revision: str | None = None
     tiny: bool = False
+
+    @property
+    def encoders(self) -> tuple[str, str | None]:
+        """Where text encoders and VAE are, and their revision."""
+        return (self.checkpoint, self.revision) if self.base is None else (self.base, self.base_revision)
 
     def row(self) -> Model:
         model = MODELS[self.name]
@@ -290,7 +299,11 @@ class Config(_Section):
         """Ranks of a VAE hold a band of every picture each, at least one latent row. ValueError."""
         heights = {height for model in self.registry.models.values() for height, _ in sizes(model)}
         rows = min(heights) // VAE_STRIDE_S
-        whole = [model.name for model in self.registry.models.values() if model.graph in {"i2v", "df"}]
+        whole = [
+            model.name
+            for model in self.registry.models.values()
+            if model.graph in {"i2v", "df"} or model.family == "hunyuan"
+        ]
         for pool in self.pools:
             if pool.grouped and DENOISE not in pool.grouped and whole:
                 raise ValueError(

@@ -61,6 +61,9 @@ class Pool(BaseModel):
     engine: Literal["torch", "xfuser", "yunchang"] = Field(
         default="torch", description="whose attention kernels shared forwards use; all but torch need a GPU"
     )
+    llama: Literal["transformers", "vllm"] = Field(
+        default="transformers", description="whose code runs the language model of the stage text (SkyReels V1)"
+    )
     residents: Count = Field(default=2, description="denoise calls at once, their steps interleaved")
 
     @model_validator(mode="after")
@@ -70,6 +73,8 @@ class Pool(BaseModel):
             raise ValueError(f"stages must be some of {', '.join(STAGES)}; got {sorted(unknown) or 'none'}")
         if set(self.slots) - set(self.stages):
             raise ValueError("slots names a stage that this pool does not host")
+        if self.llama != "transformers" and "text" not in self.stages:
+            raise ValueError(f"llama: only a pool that hosts text has a language model; got {self.llama}")
         return self
 
     @model_validator(mode="after")

@@ -85,6 +85,7 @@ class Model(Known):
     guidance: float = 1.0  # unless the caller says otherwise
     negative_prompt: str = ""  # the same; our own sentence, since none is published
     heads: int | None = None  # attention heads of its transformer; None = as the checkpoint says
+    family: Literal["wan", "hunyuan"] = "wan"  # of its text encoders and VAE
 
 
 class Price(BaseModel):
@@ -314,12 +315,12 @@ _V2 = (
     *(_variant(model, "1.3b", "1.3B", "540P", 4, 12) for model in (_I2V, _DF)),
 )
 
-_V1_I2V = Known(
-    name="skyreels-v1-i2v",
-    title="SkyReels V1 image-to-video",
-    task="image_to_video",
-    aliases=("Skywork/SkyReels-V1-Hunyuan-I2V",),
-    wavespeed="wavespeed-ai/SkyReels-V1",
+_V1_T2V = Model(
+    name="skyreels-v1-t2v",
+    title="SkyReels V1 text-to-video",
+    task="hunyuan_text_to_video",
+    graph="v1-t2v",
+    aliases=("Skywork/SkyReels-V1-Hunyuan-T2V",),
     limits=Limits(
         resolutions=("540P",),
         default_resolution="540P",
@@ -327,13 +328,31 @@ _V1_I2V = Known(
         min_duration_s=4,
         max_duration_s=4,
         default_duration_s=4,
-        min_images=1,
-        max_images=1,
+        min_images=0,
+        max_images=0,
         max_prompt_chars=5120,
-        max_results=1,
+        max_results=4,
+        max_guidance=20.0,
+        max_steps=50,
         negative_prompt=True,
     ),
     fps=24,
+    steps=30,
+    flow_shift=7.0,
+    heads=24,
+    guidance=6.0,
+    negative_prompt="blurred, overexposed, badly composed, deformed hands, distorted face, extra limbs",
+    family="hunyuan",
+)
+_V1_I2V = replace(
+    _V1_T2V,
+    name="skyreels-v1-i2v",
+    title="SkyReels V1 image-to-video",
+    task="hunyuan_image_to_video",
+    graph="v1-i2v",
+    aliases=("Skywork/SkyReels-V1-Hunyuan-I2V",),
+    wavespeed="wavespeed-ai/SkyReels-V1",
+    limits=replace(_V1_T2V.limits, min_images=1, max_images=1, max_results=1),
 )
 
 _V4 = Known(
@@ -375,8 +394,8 @@ PRICES: Mapping[str, tuple[Price, ...]] = {
     ),
 }
 
-MODELS: Mapping[str, Model] = {row.name: row for row in (_R2V, _EXTEND, _SHOT, _AVATAR, *_V2)}
-UPCOMING: Mapping[str, Known] = {row.name: row for row in (_V1_I2V, _V4)}
+MODELS: Mapping[str, Model] = {row.name: row for row in (_R2V, _EXTEND, _SHOT, _AVATAR, *_V2, _V1_T2V, _V1_I2V)}
+UPCOMING: Mapping[str, Known] = {row.name: row for row in (_V4,)}
 KNOWN: Mapping[str, Known] = {**MODELS, **UPCOMING}
 
 

@@ -58,6 +58,20 @@ def _single(name: str, condition: str) -> StageGraph:
     return StageGraph(name, nodes, Source("decode", 0, "video"))
 
 
+def _v1(name: str, condition: str | None) -> StageGraph:
+    """One chunk, as `_single`, with the context of SkyReels V1 and perhaps no condition."""
+    inputs = {"context": ("PooledContext", Source("text", 0, "context"))}
+    nodes = [_node("text", 0, _TEXT, {}, context="PooledContext")]
+    if condition is not None:
+        inputs["condition"] = (condition, Source("condition", 0, "condition"))
+        nodes.append(_node("condition", 0, _CONDITION, {}, condition=condition))
+    nodes += [
+        _node("denoise", 0, _DENOISE, inputs, latents="Latents"),
+        _node("decode", 0, _DECODE, {"latents": ("Latents", Source("denoise", 0, "latents"))}, video="Artifact"),
+    ]
+    return StageGraph(name, tuple(nodes), Source("decode", 0, "video"))
+
+
 def _decode(chunk: int, last: bool, weight: float, before: Source | None, tail: str) -> StageNode:
     """A chunk's decode: behind the parts of the chunks before it, and handing on unless it is the last."""
     inputs = {"latents": ("Latents", Source("denoise", chunk, "latents"))}
@@ -195,6 +209,8 @@ KINDS: Mapping[str, Callable[[int, bool], StageGraph]] = {
     "t2v": lambda count, source: _T2V,
     "i2v": lambda count, source: _I2V,
     "df": forcing_graph,
+    "v1-t2v": lambda count, source: _v1("v1-t2v", None),
+    "v1-i2v": lambda count, source: _v1("v1-i2v", "FirstFrame"),
 }
 _FORMS: Mapping[str, StageGraph] = {  # of every kind, one that has all its stages and hand-overs
     "r2v": _single("r2v", "Condition"),
@@ -204,6 +220,8 @@ _FORMS: Mapping[str, StageGraph] = {  # of every kind, one that has all its stag
     "t2v": _T2V,
     "i2v": _I2V,
     "df": forcing_graph(2, with_source=True),
+    "v1-t2v": _v1("v1-t2v", None),
+    "v1-i2v": _v1("v1-i2v", "FirstFrame"),
 }
 STAGES: Mapping[str, frozenset[str]] = {kind: form.stages for kind, form in _FORMS.items()}
 

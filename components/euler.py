@@ -1,4 +1,4 @@
-"""The noise sampler of the talking avatar: Euler steps on a shifted flow grid. It has no memory."""
+"""Euler steps on a shifted flow grid, with no memory: the sampler of the talking avatar and of SkyReels V1."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from components.sampler import TRAIN_TIMESTEPS, SamplerState
 class FlowEuler:
     """See `Sampler`."""
 
-    name = "flow-euler"
-
-    def __init__(self, steps: int, flow_shift: float) -> None:
+    def __init__(self, steps: int, flow_shift: float, *, to_zero: bool = False) -> None:
         """The grid: t falls evenly from 1000 to 1, then σ = t / 1000 is shifted to s·σ / (1 + (s − 1)·σ); it ends at 0.
 
         Args:
             steps: number of steps, ≥ 1.
             flow_shift: s; larger spends more steps at high noise.
+            to_zero: t falls evenly from 1000 to 0 instead, the end of the last step; so it does for SkyReels V1.
         """
-        sigmas = np.linspace(TRAIN_TIMESTEPS, 1, steps) / TRAIN_TIMESTEPS
+        self.name = "flow-euler-0" if to_zero else "flow-euler"
+        even = np.linspace(TRAIN_TIMESTEPS, 0, steps + 1)[:-1] if to_zero else np.linspace(TRAIN_TIMESTEPS, 1, steps)
+        sigmas = even / TRAIN_TIMESTEPS
         shifted = flow_shift * sigmas / (1 + (flow_shift - 1) * sigmas) * TRAIN_TIMESTEPS
         self.timesteps: tuple[float, ...] = tuple(float(np.float32(timestep)) for timestep in shifted)
         self._position = 0

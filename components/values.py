@@ -41,6 +41,17 @@ class TextContext(Value):
 
 
 @dataclass(frozen=True, slots=True)
+class PooledContext(Value):
+    """What the Hunyuan DiT attends to of the prompt, without padding, and the prompt as one vector."""
+
+    kind: ClassVar[str] = "PooledContext"
+    prompt_BLD: torch.Tensor  # [1, 1 … 256, text_dim], bf16 on GPU, fp32 on CPU
+    pooled_BE: torch.Tensor  # [1, pooled_dim]
+    negative_BLD: torch.Tensor  # as the prompt's, or [1, 0, text_dim] when guidance is 1 and it is never used
+    negative_pooled_BE: torch.Tensor  # zeros then
+
+
+@dataclass(frozen=True, slots=True)
 class Condition(Value):
     """The VAE posterior of each reference image, normalised later; independent of the seed."""
 
@@ -55,6 +66,15 @@ class Latents(Value):
 
     kind: ClassVar[str] = "Latents"
     video_BCTHW: torch.Tensor  # [1, 16, T, H, W] fp32
+
+
+@dataclass(frozen=True, slots=True)
+class FirstFrame(Value):
+    """The VAE's posterior of the picture that a video begins with, normalised; independent of the seed."""
+
+    kind: ClassVar[str] = "FirstFrame"
+    mean_BCHW: torch.Tensor  # [1, 16, H, W] fp32
+    std_BCHW: torch.Tensor  # the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +195,9 @@ VALUE_TYPES: Mapping[str, type[Value]] = {
     kind.kind: kind
     for kind in (
         TextContext,
+        PooledContext,
         Condition,
+        FirstFrame,
         Latents,
         PrefixCondition,
         EndsCondition,

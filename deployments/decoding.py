@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from cluster.chains import decoded_latents
 from cluster.records import Request
 from cluster.registry import MODELS
-from components import vae_original
+from components import vae_hunyuan, vae_original
 from components.colour import ColourMatch, to_levels
 from components.vae import Vae, levels
+from components.vae_hunyuan import HunyuanVae
 from components.values import Latents, Pixels
 from deployments.cut import Cut, Made, cut_of
 from deployments.final import final_file
@@ -18,7 +19,7 @@ from deployments.parts import OUT, collect, store_parts
 from deployments.portrait import portrait_of
 from deployments.room import Produced, Room
 from deployments.segments import SegmentRows, SegmentWriter
-from deployments.weights import Weights
+from deployments.weights import Weights, kinds_of
 
 TRUNCATED = frozenset({"extend", "shot", "t2v", "i2v", "df"})  # kinds of graph whose pixels the original rounds down
 
@@ -27,7 +28,10 @@ class DecodeStage:
     """Every chunk's frames become stored segments of one timeline; the last chunk's call makes the file of them all."""
 
     def __init__(self, weights: Weights) -> None:
-        self._vaes = weights.load(Vae.load, file=vae_original.FILE)
+        self._vaes: dict[str, Vae | HunyuanVae] = {
+            **weights.load(Vae.load, kinds_of("wan"), vae_original.FILE),
+            **weights.load(HunyuanVae.load, kinds_of("hunyuan"), vae_hunyuan.WEIGHTS),
+        }
         self._media = weights.config.media
 
     async def run(self, room: Room) -> Produced:
@@ -40,7 +44,7 @@ class DecodeStage:
         return await stored(room, frames, cut_of(room.work), decoded_latents(request, chunk))
 
 
-def made(vae: Vae, request: Request, latents: Latents, portrait: Pixels | None) -> Iterator[Made]:
+def made(vae: Vae | HunyuanVae, request: Request, latents: Latents, portrait: Pixels | None) -> Iterator[Made]:
     """A chunk's frames as its model gives them, one latent frame's at a time; a portrait's keep its colours."""
     truncate = MODELS[request.model].graph in TRUNCATED
     if MODELS[request.model].graph == "df":  # which hands frames on as they were made

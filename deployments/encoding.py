@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 
@@ -10,22 +11,35 @@ from cluster.chains import prefix_frames
 from cluster.records import Request
 from cluster.registry import MODELS
 from cluster.wiring import PROMPT
-from components import text_original, vae_original
+from components import text_hunyuan, text_original, vae_hunyuan, vae_original
 from components.denoiser.avatar import CONNECTION_PROMPT
-from components.image import letterbox
+from components.device import Placement
+from components.image import cover, letterbox
 from components.known import encode_known
+from components.llama_vllm import VllmLlama
 from components.media.image import read
 from components.text import TextEncoder
+from components.text_hunyuan import HunyuanTextEncoder
 from components.vae import Vae
-from components.values import Condition, Frames, KnownFrames, PrefixCondition, PromptText, TextContext
+from components.vae_hunyuan import HunyuanVae
+from components.values import (
+    Condition,
+    FirstFrame,
+    Frames,
+    KnownFrames,
+    PooledContext,
+    PrefixCondition,
+    PromptText,
+    TextContext,
+)
 from deployments.ends import Ends
 from deployments.inputs import input_bytes, input_file
 from deployments.portrait import WindowCondition, of_portrait, stored_portrait
 from deployments.room import Produced, Room
 from deployments.source import prefix_of
-from deployments.weights import Weights
+from deployments.weights import Weights, kinds_of
 
-TEXT_PARTS = ("text_encoder", "tokenizer", text_original.FILE, text_original.TOKENIZER)
+TEXT_PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", text_original.FILE, text_original.TOKENIZER)
 VAE_PARTS = ("vae", vae_original.FILE)
 CONSTANT_TEXTS = frozenset(
     {"", CONNECTION_PROMPT, *(model.negative_prompt for model in MODELS.values())}
@@ -33,16 +47,20 @@ CONSTANT_TEXTS = frozenset(
 
 
 class TextStage:
-    """Prompt → TextContext."""
+    """Prompt → TextContext, or PooledContext."""
 
     def __init__(self, weights: Weights) -> None:
-        self._encoders = weights.load(TextEncoder.load, file=text_original.FILE)
+        self._encoders = weights.load(TextEncoder.load, kinds_of("wan"), text_original.FILE)
+        self._pooled = weights.load(_LANGUAGE[weights.pool.llama], kinds_of("hunyuan"), text_hunyuan.WEIGHTS)
+        self._llama = weights.pool.llama
         self._weights = weights.identify(TEXT_PARTS)
 
     async def run(self, room: Room) -> Produced:
         request = room.request
         extended = (await room.open(PROMPT, PromptText)).text if PROMPT in room.work.inputs else None
         texts = {"context": extended or request.prompt}
+        if request.model in self._pooled:
+            return Produced({"context": await self._pooled_rows(room, texts["context"])})
         if MODELS[request.model].graph == "avatar":
             texts["connection"] = CONNECTION_PROMPT
         values = {port: await self._rows(room, text) for port, text in texts.items()}
@@ -50,6 +68,17 @@ class TextStage:
             negative = await self._rows(room, request.negative_prompt)
             values = {port: TextContext(rows.prompt_BLD, negative.prompt_BLD) for port, rows in values.items()}
         return Produced(values)
+
+    async def _pooled_rows(self, room: Room, text: str) -> PooledContext:
+        """A text's, beside the negative one where there is guidance."""
+        request, encoder = room.request, self._pooled[room.request.model]
+        negative = request.negative_prompt if request.guidance > 1 else None
+        return await room.recall(
+            PooledContext,
+            self._weights[request.model],
+            {"text": text, "negative": negative, "llama": self._llama},
+            lambda: room.compute(encoder.encode, text, negative),
+        )
 
     async def _rows(self, room: Room, text: str) -> TextContext:
         """One text's, without a negative one."""
@@ -63,13 +92,24 @@ class TextStage:
         )
 
 
+def _with_vllm(root: Path, placement: Placement) -> HunyuanTextEncoder:
+    return HunyuanTextEncoder.with_language(VllmLlama.load(root / "text_encoder", placement), root, placement)
+
+
+_LANGUAGE: Mapping[str, Callable[[Path, Placement], HunyuanTextEncoder]] = {
+    "transformers": HunyuanTextEncoder.load,
+    "vllm": _with_vllm,
+}
+
+
 class ConditionStage:
     """Reference images → Condition; the end of a video, or of the roll before → PrefixCondition; a first frame →
-    KnownFrames; `WindowCondition`, `Ends`.
+    KnownFrames or FirstFrame; `WindowCondition`, `Ends`.
     """
 
     def __init__(self, weights: Weights) -> None:
-        self._vaes = weights.load(Vae.load, file=vae_original.FILE)
+        self._vaes = weights.load(Vae.load, kinds_of("wan"), vae_original.FILE)
+        self._hunyuan_vaes = weights.load(HunyuanVae.load, {"v1-i2v"}, vae_hunyuan.WEIGHTS)
         self._weights = weights.identify(VAE_PARTS)
         self._media = weights.config.media
         self._windows = WindowCondition(self._vaes, self._weights, self._media)
@@ -86,6 +126,8 @@ class ConditionStage:
                 return Produced({"condition": await self._first_frame(room)})
             case "df":
                 return Produced({"condition": await self._ends.run(room)})
+            case "v1-i2v":
+                return Produced({"condition": await self._frame(room)})
         images = [image.sha256 for image in request.images]
         inputs = {"images": images, "height": request.height, "width": request.width}
         weights = self._weights[request.model]
@@ -100,6 +142,15 @@ class ConditionStage:
 
         inputs = {**of_portrait(room), "frames": request.frames}
         return await room.recall(KnownFrames, self._weights[request.model], inputs, encode)
+
+    async def _frame(self, room: Room) -> FirstFrame:
+        request = room.request
+
+        async def encode() -> FirstFrame:
+            data = await input_bytes(room, request.images[0])
+            return await room.compute(self._encode_frame, request, data)
+
+        return await room.recall(FirstFrame, self._weights[request.model], of_portrait(room), encode)
 
     async def _references(self, room: Room) -> Condition:
         with room.laps.lap("get"):
@@ -127,6 +178,10 @@ class ConditionStage:
 
     async def _encode_prefix(self, room: Room, tail: Frames) -> PrefixCondition:
         return await room.compute(self._vaes[room.request.model].encode_prefix, tail.frames_FYXC)
+
+    def _encode_frame(self, request: Request, data: bytes) -> FirstFrame:
+        image = read(data, max_pixels=self._media.max_image_pixels)
+        return self._hunyuan_vaes[request.model].encode_first(cover(image, request.height, request.width))
 
     def _encode(self, request: Request, files: Sequence[bytes]) -> Condition:
         images = [

@@ -29,10 +29,10 @@ def check(config: Config) -> None:
     )
     for key, host, port in ports:
         _check_port(key, host, port)
-    wanted = {served.name: served.checkpoint for served in config.models}
+    wanted = [(served.name, path) for served in config.models for path in (served.checkpoint, served.encoders[0])]
     if config.prompt.checkpoint is not None:
-        wanted["prompt"] = config.prompt.checkpoint
-    for name, checkpoint in wanted.items():
+        wanted.append(("prompt", config.prompt.checkpoint))
+    for name, checkpoint in wanted:
         path = Path(checkpoint)
         if (path.is_absolute() or checkpoint.startswith(".")) and not path.is_dir():
             raise CheckpointError(

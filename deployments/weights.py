@@ -24,7 +24,8 @@ class Weights:
     """Where a pool finds the weights of each served model, and where it puts them."""
 
     config: Config
-    roots: Mapping[str, Path]  # by canonical model name
+    pool: Pool
+    roots: Mapping[str, Path]  # of text encoders and VAE, by canonical model name
     placement: Placement
 
     def load(
@@ -54,6 +55,11 @@ class Weights:
         return {name: f"{words[self.roots[name]]} {self.placement}" for name in names}
 
 
+def kinds_of(family: str) -> frozenset[str]:
+    """The kinds of graph whose models have such text encoders and VAE."""
+    return frozenset(model.graph for model in MODELS.values() if model.family == family)
+
+
 def _identity(root: Path, file: str | None) -> object:
     """What tells apart a component's weights: the checkpoint, or size and both ends of its one file."""
     if file is None or not (path := root / file).is_file():
@@ -68,5 +74,9 @@ def _identity(root: Path, file: str | None) -> object:
 def resolve(config: Config, pool: Pool) -> Weights:
     """Finds (or downloads) every served checkpoint that the pool may need. CheckpointMismatch, Unsupported."""
     served_here = () if set(pool.stages) <= {PROMPT} else config.models  # which has a checkpoint of its own
-    roots = {served.name: checkpoints.resolve(served.checkpoint, served.revision) for served in served_here}
-    return Weights(config, roots, Placement.of("cuda" if pool.num_gpus > 0 else "cpu"))
+    # The transformer of a base is another model's.
+    roots = {
+        served.name: checkpoints.resolve(*served.encoders, without=("transformer/*",) if served.base else ())
+        for served in served_here
+    }
+    return Weights(config, pool, roots, Placement.of("cuda" if pool.num_gpus > 0 else "cpu"))

@@ -14,15 +14,16 @@ from huggingface_hub import snapshot_download
 from components.errors import CheckpointMismatch
 
 # Everything the loaders read; other formats of the same weights stay away.
-FILES = ("*.json", "*.safetensors", "*.pth", "*.bin", "*.jinja")
+FILES = ("*.json", "*.safetensors", "*.pth", "*.bin", "*.jinja", "*merges.txt")
 
 
-def resolve(checkpoint: str, revision: str | None) -> Path:
+def resolve(checkpoint: str, revision: str | None, *, without: tuple[str, ...] = ()) -> Path:
     """The directory of a checkpoint: itself when it is one, else a hub repository's snapshot, downloaded if needed.
 
     Args:
         checkpoint: a local directory or a hub id, "owner/name".
         revision: hub branch, tag or commit; None = the default branch. Meaningless for a directory.
+        without: patterns of files that are not downloaded.
 
     Raises:
         CheckpointMismatch: it is neither, or the hub cannot be reached and has no copy here.
@@ -31,7 +32,10 @@ def resolve(checkpoint: str, revision: str | None) -> Path:
     if local.is_dir():
         return local.absolute()
     try:
-        return Path(snapshot_download(checkpoint, revision=revision, allow_patterns=list(FILES)))
+        found = snapshot_download(
+            checkpoint, revision=revision, allow_patterns=list(FILES), ignore_patterns=list(without)
+        )
+        return Path(found)
     except (OSError, ValueError, httpx.HTTPError) as error:  # hub errors are OSErrors, malformed ids ValueErrors
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointMismatch(

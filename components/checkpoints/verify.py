@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from components import audio, text, text_original, vae, vae_original, vision
+from components import audio, text, text_hunyuan, text_original, vae, vae_hunyuan, vae_original, vision
 from components.checkpoints.headers import Entry
 from components.checkpoints.pickled import describe, read_pth
 from components.checkpoints.source import read_config
 from components.checkpoints.weights import check_entries, check_strict
-from components.dit import avatar, extension, reference, v2, wan
+from components.dit import avatar, extension, hunyuan, reference, v2, wan
 from components.errors import CheckpointMismatch
 
 
@@ -136,8 +136,44 @@ _V2_ORIGINAL: Mapping[str, Check] = {
     text_original.TOKENIZER: original_tokenizer,
     vae_original.FILE: original_vae,
 }
+
+
+def _hunyuan_dit(root: Path) -> Mapping[str, Entry]:
+    return check_strict(hunyuan.on_meta(root), root)
+
+
+def _llama(root: Path) -> Mapping[str, Entry]:
+    folder = root / "text_encoder"
+    return check_strict(text_hunyuan.llama_on_meta(folder), folder)
+
+
+def _clip(root: Path) -> Mapping[str, Entry]:
+    folder = root / "text_encoder_2"
+    return check_strict(text_hunyuan.clip_on_meta(folder), folder, stored_as=text_hunyuan.clip_stored_as)
+
+
+def _clip_tokenizer(root: Path) -> Mapping[str, Entry]:
+    text_hunyuan.read_clip_tokenizer(root / "tokenizer_2")
+    return {}
+
+
+def _hunyuan_vae(root: Path) -> Mapping[str, Entry]:
+    folder = root / "vae"
+    return check_strict(vae_hunyuan.on_meta(folder), folder)
+
+
+_V1 = "SkyReels V1"
+_V1_DIT: Mapping[str, Check] = {"config.json": _hunyuan_dit}
+_V1_BASE: Mapping[str, Check] = {
+    "text_encoder": _llama,
+    "text_encoder_2": _clip,
+    "tokenizer": _tokenizer,
+    "tokenizer_2": _clip_tokenizer,
+    "vae": _hunyuan_vae,
+}
 LAYOUTS: Mapping[str, tuple[str, Mapping[str, Check]]] = {
     # name → what only this release has, of those that come after it, and its parts; "FILE: KEY" is a key of a JSON file
+    _V1: ("text_encoder_2", {**_V1_DIT, **_V1_BASE}),
     "SkyReels V2 image-to-video (diffusers)": (
         vision.FOLDER,
         {**_V2_LIBRARY, vision.FOLDER: _library_vision_encoder},
@@ -173,12 +209,15 @@ LAYOUTS: Mapping[str, tuple[str, Mapping[str, Check]]] = {
 }
 
 
-def verify(root: Path) -> Report:
-    """Checks a release.
+def verify(root: Path, base: Path | None = None) -> Report:
+    """Checks a release; `base` holds the text encoders and the VAE of one that is a DiT alone.
 
     Raises:
         CheckpointMismatch: the folder is no release of a known layout.
     """
+    if base is not None:
+        of_base = (_part(name, check, base) for name, check in _V1_BASE.items())
+        return Report(_V1, (*(_part(name, check, root) for name, check in _V1_DIT.items()), *of_base))
     for layout, (mark, checks) in LAYOUTS.items():
         if _has(root, mark):
             return Report(layout, tuple(_part(name, check, root) for name, check in checks.items()))

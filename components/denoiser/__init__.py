@@ -9,12 +9,14 @@ avatar      talking avatar
 clip        text- and image-to-video
 forcing     diffusion forcing
 guidance    what a negative prompt does, where a step has two evaluations
+hunyuan     SkyReels V1
 """
 
 from components.denoiser.avatar import AvatarSpec, AvatarTask
 from components.denoiser.clip import ImageTask, TextTask
 from components.denoiser.extension import ExtensionTask, ShotTask
 from components.denoiser.forcing import ForcingSpec, ForcingTask
+from components.denoiser.hunyuan import HunyuanImageTask, HunyuanTask
 from components.denoiser.loop import Denoiser, Run, Snapshot
 from components.denoiser.reference import ReferenceTask
 from components.denoiser.spec import DenoiseSpec
@@ -29,6 +31,8 @@ __all__ = [
     "Flow",
     "ForcingSpec",
     "ForcingTask",
+    "HunyuanImageTask",
+    "HunyuanTask",
     "ImageTask",
     "ReferenceTask",
     "Run",

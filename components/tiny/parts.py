@@ -10,7 +10,7 @@ from components.tiny.weights import fill
 
 TEXT_DIM = 32
 HEAD_DIM = 24
-_LOGVAR = -6.0  # mean log-variance of the VAE's posterior: references stay close to their means, as in the release
+LOGVAR = -6.0  # mean log-variance of the VAE's posterior: references stay close to their means, as in the release
 VAE_BLOCKS = 1  # residual blocks of an encoder's stage
 
 
@@ -31,5 +31,5 @@ def vae(width: int, seed: int) -> AutoencoderKLWan:
         model = AutoencoderKLWan(base_dim=width, num_res_blocks=VAE_BLOCKS)
     fill(model, seed)
     with torch.no_grad():
-        model.quant_conv.bias[model.config.z_dim :] += _LOGVAR
+        model.quant_conv.bias[model.config.z_dim :] += LOGVAR
     return model

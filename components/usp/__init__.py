@@ -17,6 +17,7 @@ end of the sequence and is cut off the keys, so lengths are known in advance and
     group       the world, votes, device meshes
     kernels     attention over a part of the keys
     attention   the exchange of tokens, heads, keys and values
+    joint       the same for text that is part of the sequence
     engines     kernels of other packages
     parallel    cutting and joining a model's forward
     branches    the branches of a guided step on different ranks

@@ -14,7 +14,7 @@ Shape letters: B batch, n rows of one rank, s rows of one Ulysses group, H heads
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -62,9 +62,12 @@ class Sequence:
 
     def split(self, rows_BL: torch.Tensor) -> torch.Tensor:
         """This rank's rows [B, n, …] of a whole sequence [B, L, …], filled up with zeros."""
-        start, stop = self._plan.slices[self._place]
+        return self._cut(rows_BL, self._plan)
+
+    def _cut(self, rows_BL: torch.Tensor, plan: SplitPlan) -> torch.Tensor:
+        start, stop = plan.slices[self._place]
         part = rows_BL[:, start:stop]
-        missing = self._plan.rows - (stop - start)
+        missing = plan.rows - (stop - start)
         if not missing:
             return part.contiguous()
         padding = part.new_zeros((part.shape[0], missing, *part.shape[2:]))
@@ -102,14 +105,30 @@ class Sequence:
         """Attention of this rank's queries over the real keys of all ranks, [B, n, H, D]."""
         query_BshD, key_BshD, value_BshD = self._to_heads(query_BnHD, key_BnHD, value_BnHD)
         if self._partial is None:
+            key_BshD, value_BshD = (
+                self._real(rows_BshD, 0, self._layout.degree) for rows_BshD in (key_BshD, value_BshD)
+            )
             parts = [
-                kernels.whole(backend, query_BshD[:, start:stop], key_BshD[:, :keys], value_BshD[:, :keys])
-                for start, stop, keys in segments(0, query_BshD.shape[1], self._plan.tokens, self._block)
+                kernels.whole(backend, query_BshD[:, start:stop], key_BshD[:, :seen], value_BshD[:, :seen])
+                for start, stop, keys in self._runs(0, query_BshD.shape[1])
+                for seen in (self._seen(key_BshD.shape[1], keys, 0),)
             ]
             output_BshD = torch.cat(parts, dim=1)
         else:
             output_BshD = self._round(self._partial, query_BshD, key_BshD, value_BshD)
         return self._to_rows(output_BshD.to(query_BnHD.dtype))
+
+    def _real(self, rows_BshD: torch.Tensor, first: int, count: int) -> torch.Tensor:
+        """What `count` consecutive places from `first` on hold, without their padding."""
+        return rows_BshD[:, : self._plan.held(first, count)]
+
+    def _runs(self, first: int, rows: int) -> Iterator[tuple[int, int, int]]:
+        """Queries in runs that see the same keys, as `segments`."""
+        return segments(first, rows, self._plan.tokens, self._block)
+
+    def _seen(self, real: int, keys: int, before: int) -> int:
+        """Of `real` rows that have `before` others before them in the sequence: those among its first `keys`."""
+        return real if self._block is None else min(real, keys - before)
 
     def _to_heads(self, *tensors_BnHD: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """All heads of n rows → h heads of all s rows of the Ulysses group; one exchange for all tensors."""
@@ -141,18 +160,19 @@ class Sequence:
         logsumexp_Bhs = output_BshD.new_full(output_BshD.shape[:3], -torch.inf).transpose(1, 2)
         present_XBshD = torch.stack([key_BshD, value_BshD])
         place_rows = query_BshD.shape[1]  # of a ring place
-        runs = tuple(segments(self._ring_place * place_rows, place_rows, self._plan.tokens, self._block))
+        runs = tuple(self._runs(self._ring_place * place_rows, place_rows))
         for turn in range(self._layout.ring):
             last = turn == self._layout.ring - 1
             coming_XBshD = present_XBshD if last else torch.empty_like(present_XBshD)
             transfers = [] if last else self._pass_on(present_XBshD, coming_XBshD)
             owner = (self._ring_place - turn) % self._layout.ring
-            held = self._plan.held(owner * self._layout.ulysses, self._layout.ulysses)
+            first, count = owner * self._layout.ulysses, self._layout.ulysses
+            real = [self._real(rows_BshD, first, count) for rows_BshD in present_XBshD.unbind(0)]
             for start, stop, keys in runs:
-                seen = min(held, keys - owner * place_rows)
+                seen = self._seen(real[0].shape[1], keys, owner * place_rows)
                 if seen <= 0:  # padding only, or frames behind all of these
                     continue
-                seen_BshD, seen_Bhs = partial(query_BshD[:, start:stop], *present_XBshD[:, :, :seen].unbind(0))
+                seen_BshD, seen_Bhs = partial(query_BshD[:, start:stop], *(rows_BshD[:, :seen] for rows_BshD in real))
                 output_BshD[:, start:stop], logsumexp_Bhs[..., start:stop] = kernels.merge(
                     output_BshD[:, start:stop], logsumexp_Bhs[..., start:stop], seen_BshD.float(), seen_Bhs.float()
                 )

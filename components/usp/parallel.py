@@ -7,7 +7,7 @@ Where the sequence is cut and joined, in a forward of the library's WanTransform
 
 Embeddings of time and text are computed on every rank: they are small, and text is never cut. A model with a timestep
 per frame (`components.dit.by_frame`) is cut between frames, its modulation with it; released sizes are multiples of
-8 frames, so 2, 4 or 8 ranks have no padding.
+8 frames, so 2, 4 or 8 ranks have no padding. HunyuanVideo's model is cut in `components.usp.joint`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers import HunyuanVideoTransformer3DModel, WanTransformer3DModel
 from torch.utils.hooks import RemovableHandle
 
 from components.dit.by_frame import ByFrame, is_by_frame
 from components.dit.causal import Causality
 from components.dit.span import SpanOf
 from components.errors import Unsupported
-from components.usp import kernels
+from components.usp import joint, kernels
 from components.usp.attention import Sequence, SharedSelfAttention, SharedSpan
 from components.usp.engines import pick_engine
 from components.usp.group import Meshes
@@ -37,7 +37,12 @@ class SequenceParallel:
     The model runs as before: whole latents in, whole velocity out, equal on every rank.
     """
 
-    def __init__(self, model: WanTransformer3DModel, meshes: Meshes, engine: str | None = None) -> None:
+    def __init__(
+        self,
+        model: WanTransformer3DModel | HunyuanVideoTransformer3DModel,
+        meshes: Meshes,
+        engine: str | None = None,
+    ) -> None:
         """Leaves the model as it is: its layout is 1 × 1 until `use`.
 
         Args:
@@ -67,11 +72,19 @@ class SequenceParallel:
         """
         check(layout, self._meshes.world_size, self._heads)
         # Whatever can be refused is refused before anything changes.
-        sequence = None if layout == SINGLE else Sequence(layout, self._meshes[layout], self._partial(layout))
+        partial = None if layout == SINGLE else self._partial(layout)
         self._restore()
-        if sequence is not None:
-            self._install(sequence)
+        if layout != SINGLE:
+            self._install(layout, partial)
         self._layout = layout
+
+    @property
+    def _attentions(self) -> list[Any]:
+        """Of all blocks, those over the whole sequence."""
+        model = self._model
+        if isinstance(model, HunyuanVideoTransformer3DModel):
+            return [block.attn for block in (*model.transformer_blocks, *model.single_transformer_blocks)]
+        return [block.attn1 for block in model.blocks]
 
     @property
     def _heads(self) -> int:
@@ -80,23 +93,33 @@ class SequenceParallel:
     def _partial(self, layout: Layout) -> kernels.Partial | None:
         if layout.ring == 1 and self._engine is None:
             return None
-        processor = self._processors[0] if self._processors else self._model.blocks[0].attn1.processor
+        attention = self._attentions[0]
+        processor = self._processors[0] if self._processors else attention.processor
         backend = self._engine or _name(processor._attention_backend)
         if backend not in self._partials:
             head_width = int(self._model.config.attention_head_dim)
-            weight = self._model.blocks[0].attn1.to_q.weight
+            weight = attention.to_q.weight
             pick = pick_engine if self._engine else kernels.pick_partial
             self._partials[backend] = pick(backend, weight.device, weight.dtype, head_width)
         return self._partials[backend]
 
-    def _install(self, sequence: Sequence) -> None:
+    def _install(self, layout: Layout, partial: kernels.Partial | None) -> None:
+        self._processors = [attention.processor for attention in self._attentions]
+        if isinstance(self._model, HunyuanVideoTransformer3DModel):
+            together = joint.JointSequence(layout, self._meshes[layout], partial)
+            for attention in self._attentions:
+                backend = attention.processor._attention_backend
+                attention.set_processor(joint.SharedJointAttention(together, backend))
+            self._handles = joint.install(self._model, together)
+        else:
+            self._install_wan(Sequence(layout, self._meshes[layout], partial))
+
+    def _install_wan(self, sequence: Sequence) -> None:
         model, by_frame = self._model, is_by_frame(self._model)
         causality: Causality | None = getattr(model, "causality", None)
-        for block in model.blocks:
-            own = block.attn1.processor
-            self._processors.append(own)
-            shared = SharedSelfAttention(sequence, own._attention_backend)
-            block.attn1.set_processor(ByFrame(shared) if by_frame else shared)
+        for attention in self._attentions:
+            shared = SharedSelfAttention(sequence, attention.processor._attention_backend)
+            attention.set_processor(ByFrame(shared) if by_frame else shared)
 
         unit = 1
 
@@ -133,8 +156,8 @@ class SequenceParallel:
     def _restore(self) -> None:
         for handle in self._handles:
             handle.remove()
-        for block, own in zip(self._model.blocks, self._processors, strict=False):
-            block.attn1.set_processor(own)
+        for attention, own in zip(self._attentions, self._processors, strict=False):
+            attention.set_processor(own)
         self._handles, self._processors = [], []
 
 

@@ -33,11 +33,14 @@ def write_tiny(
 
 
 @app.command("verify")
-def verify(folder: Annotated[Path, typer.Argument(help="A downloaded release.")]) -> None:
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A downloaded release.")],
+    base: Annotated[Path | None, typer.Option(help="With its text encoders and VAE, if they are elsewhere.")] = None,
+) -> None:
     """Compares a release with its own configuration, key by key and shape by shape, without reading its weights."""
     from components.checkpoints.verify import verify as check  # noqa: PLC0415
 
-    report = check(folder)
+    report = check(folder, base)
     typer.echo(f"{folder}: {report.layout}")
     for part in report.parts:
         found = part.problem or f"whole, {part.tensors} tensors, {part.parameters:,} parameters"

@@ -15,6 +15,8 @@ from components.denoiser import (
     ExtensionTask,
     ForcingSpec,
     ForcingTask,
+    HunyuanImageTask,
+    HunyuanTask,
     ImageTask,
     ReferenceTask,
     ShotTask,
@@ -31,6 +33,8 @@ TASKS: Mapping[str, Callable[[Path, Placement, str], Task]] = {
     "t2v": TextTask.load,
     "i2v": ImageTask.load,
     "df": ForcingTask.load,
+    "v1-t2v": HunyuanTask.load,
+    "v1-i2v": HunyuanImageTask.load,
 }
 
 

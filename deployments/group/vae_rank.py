@@ -70,7 +70,7 @@ class VaeMember(Member):
             self._vaes.pop(instead_of, None)  # the old weights go before the new ones come
             self._empty()
         served = next(served for served in self._config.models if served.name == model)
-        vae = Vae.load(checkpoints.resolve(served.checkpoint, served.revision), self._placement)
+        vae = Vae.load(checkpoints.resolve(*served.encoders), self._placement)
         share_encode(vae)
         share_decode(vae)
         self._vaes[model] = vae

@@ -12,7 +12,14 @@ from components.tiny import WRITERS
 from tests.integration.system import DATA, System
 from tests.unit.deployments.line import film, moving, portrait
 
-NAMES = ("skyreels-v3-extend", "skyreels-v3-shot", "skyreels-v3-avatar", "skyreels-v2-df")
+NAMES = (
+    "skyreels-v3-extend",
+    "skyreels-v3-shot",
+    "skyreels-v3-avatar",
+    "skyreels-v2-df",
+    "skyreels-v1-t2v",
+    "skyreels-v1-i2v",
+)
 EXTENSION = {"model": "skyreels-v3-extend", "prompt": "the ball rolls on", "seconds": "11", "seed": "7"}
 SHOT = {"model": "skyreels-v3-shot", "prompt": "[CUT_IN] the ball from above", "seconds": "2", "seed": "8"}
 AVATAR = {"model": "skyreels-v3-avatar", "prompt": "a ball speaks", "seed": "9"}
@@ -25,6 +32,7 @@ FORCED = {
     "ar_step": "2",
     "causal_block_size": "5",
 }  # 17 latent frames in blocks of 5 and a window of 10: three chunks
+V1 = {"model": "skyreels-v1-i2v", "prompt": "a ball rolls", "seed": "10", "steps": "2"}
 SOURCE = ("video", ("source.mp4", film(moving(30)), "video/mp4"))
 FACE = ("images", ("face.png", portrait(), "image/png"))
 SPOKEN = (DATA / "spoken.flac").read_bytes()  # 6.4 s of espeak-ng
@@ -35,8 +43,9 @@ CHAINS: dict[str, Form] = {
     "shot": (SHOT, [SOURCE]),
     "avatar": (AVATAR, [FACE, VOICE]),
     "forcing": (FORCED, []),
+    "v1": (V1, [FACE]),
 }
-FRAMES = {"extension": 132 + 132 + 4, "shot": 49, "avatar": 161, "forcing": 77}
+FRAMES = {"extension": 132 + 132 + 4, "shot": 49, "avatar": 161, "forcing": 77, "v1": 25}
 Span = tuple[str, str]  # moments of the store's clock
 
 

@@ -5,6 +5,7 @@ frame, whatever is killed on the way.
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import io
 import re
@@ -18,14 +19,14 @@ import numpy as np
 import pytest
 
 from components.media.mux import probe_video
-from tests.integration.chains import CHAINS, FRAMES, NAMES, SPOKEN, body, overlap, rows, spans, submit
+from tests.integration.chains import CHAINS, FRAMES, NAMES, SPOKEN, V1, body, overlap, rows, spans, submit
 from tests.integration.conftest import HASTE, laptop, started
 from tests.integration.system import System, until
-from tests.unit.deployments.line import open_line, sound_of
+from tests.unit.deployments.line import open_line, portrait, sound_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-CHUNKS = {"extension": range(1, 4), "shot": range(1), "avatar": range(4), "forcing": range(1, 4)}
+CHUNKS = {"extension": range(1, 4), "shot": range(1), "avatar": range(4), "forcing": range(1, 4), "v1": range(1)}
 HOSTS = {"condition": "VaeRoom", "decode": "VaeRoom", "text": "TextEncoder", "denoise": "Denoiser"} | {
     name: "TextEncoder" for name in ("audio", "vision")
 }
@@ -124,6 +125,23 @@ def says_what_its_caller_recorded(data: bytes) -> None:
     (said, rate, _), (heard, heard_rate, codec) = sound_of(SPOKEN), sound_of(data)
     assert (heard_rate, codec) == (rate, "aac")
     assert np.corrcoef(heard[: len(said)], said)[0, 1] > 0.98
+
+
+def test_v1_under_wavespeeds_path_equals_the_monolith_and_makes_videos_of_text(
+    chains: System, oracle: dict[str, str]
+) -> None:
+    image = "data:image/png;base64," + base64.b64encode(portrait()).decode()
+    asked = {"prompt": V1["prompt"], "image": image, "seed": int(V1["seed"]), "num_inference_steps": 2}
+    answer = chains.client.post("/api/v3/wavespeed-ai/SkyReels-V1", json=asked).json()
+    text = {"model": "skyreels-v1-t2v", "prompt": "a ball", "steps": 2}
+    other = chains.client.post("/v1/videos", json=text).json()
+    check(chains, "v1", answer["data"]["id"], oracle)
+    found = chains.client.get(answer["data"]["urls"]["get"]).json()["data"]
+    assert (found["status"], found["model"]) == ("completed", "wavespeed-ai/SkyReels-V1")
+    (url,) = found["outputs"]
+    assert probe_video(httpx.get(url, trust_env=False, follow_redirects=True).content).frames == FRAMES["v1"]
+    chains.finish(other["id"])
+    assert probe_video(chains.content(other["id"])).frames == FRAMES["v1"]
 
 
 def test_two_avatars_and_an_extension_interleave(chains: System, oracle: dict[str, str]) -> None:

@@ -64,6 +64,8 @@ def _image_to_video(body: ImageToVideo) -> tuple[Draft, tuple[Reference, ...]]:
         aspect_ratio=body.aspect_ratio,
         seed=body.seed,
         negative_prompt=body.negative_prompt,
+        guidance=body.guidance_scale,
+        steps=body.num_inference_steps,
     )
     return draft, (Reference(parse_source(body.image, param="image"), "image"),)
 

@@ -109,6 +109,7 @@ def _denoiser(**fields: object) -> dict[str, object]:
         (_denoiser(labels={"-a": "b"}), "pools.0.labels"),
         (_denoiser(labels={"a": "b c"}), "pools.0.labels"),
         (_pool("A", "text") | {"residents": 1}, "only a pool that hosts denoise"),
+        (_pool("A", "decode") | {"llama": "vllm"}, "llama: only a pool that hosts text has a language model"),
         (_denoiser(ranks=4, hosts=2), "only a pool whose ranks do all its work can span several nodes"),
         (_pool("A", "denoise") | {"ranks": 4, "hosts": 3}, "4 ranks cannot be spread evenly over 3 nodes"),
     ],
@@ -116,6 +117,18 @@ def _denoiser(**fields: object) -> dict[str, object]:
 def test_impossible_groups_are_refused_in_words(pool: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read(pools=[pool])
+
+
+def test_encoders_are_the_checkpoints_own_or_those_of_its_base() -> None:
+    row = {"name": "skyreels-v1-i2v", "checkpoint": "a/dit", "revision": "1"}
+    models = [row, row | {"base": "b/hunyuan", "base_revision": "2"}]
+    assert [served.encoders for served in read(models=models).models] == [("a/dit", "1"), ("b/hunyuan", "2")]
+
+
+def test_a_vae_that_cannot_be_shared_is_refused() -> None:
+    pools = [_pool("A", "text"), _pool("B", "denoise"), _pool("C", "condition", "decode") | {"ranks": 2}]
+    with pytest.raises(ConfigError, match="which does not work for skyreels-v1-t2v yet"):
+        read(models=[{"name": "skyreels-v1-t2v", "checkpoint": "x"}], topology="disaggregated", pools=pools)
 
 
 @pytest.mark.parametrize(

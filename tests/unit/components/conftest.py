@@ -8,8 +8,20 @@ from components.denoiser import Denoiser, ReferenceTask
 from components.device import Placement
 from components.dit import ReferenceDiT
 from components.text import TextEncoder
-from components.tiny import write_avatar, write_df, write_extender, write_extension, write_i2v, write_r2v, write_t2v
+from components.text_hunyuan import HunyuanTextEncoder
+from components.tiny import (
+    write_avatar,
+    write_df,
+    write_extender,
+    write_extension,
+    write_i2v,
+    write_r2v,
+    write_t2v,
+    write_v1_i2v,
+    write_v1_t2v,
+)
 from components.vae import Vae
+from components.vae_hunyuan import HunyuanVae
 from components.values import Condition, TextContext
 from tests.unit.components.world import World
 
@@ -127,10 +139,26 @@ def t2v_root(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def v1_t2v_root(tmp_path_factory) -> Path:
+    """A tiny checkpoint of SkyReels V1. Read only."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "v1-t2v"
+    write_v1_t2v(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def i2v_root(tmp_path_factory) -> Path:
     """A tiny image-to-video checkpoint of V2 in the original layout. Read only."""
     folder = tmp_path_factory.mktemp("checkpoint") / "i2v"
     write_i2v(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def v1_i2v_root(tmp_path_factory) -> Path:
+    """The same of its model that takes a first frame. Read only."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "v1-i2v"
+    write_v1_i2v(folder)
     return folder
 
 
@@ -140,3 +168,13 @@ def df_root(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint") / "df"
     write_df(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def v1_text(v1_t2v_root, cpu) -> HunyuanTextEncoder:
+    return HunyuanTextEncoder.load(v1_t2v_root, cpu)
+
+
+@pytest.fixture(scope="session")
+def v1_vae(v1_t2v_root, cpu) -> HunyuanVae:
+    return HunyuanVae.load(v1_t2v_root, cpu)

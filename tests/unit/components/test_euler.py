@@ -8,6 +8,12 @@ def test_the_released_grid():
     assert FlowEuler(4, 11).timesteps == pytest.approx((1000, 956.5841, 846.5437, 10.8911), abs=1e-3)
 
 
+def test_the_grid_whose_end_is_one_of_its_even_points():
+    sampler = FlowEuler(4, 7, to_zero=True)
+    assert sampler.timesteps == pytest.approx((1000, 954.5454, 875, 700), abs=1e-3)
+    assert sampler.name != FlowEuler(4, 7).name
+
+
 def test_a_straight_flow_is_followed_exactly():
     noise, clean = torch.randn(2, 3), torch.randn(2, 3)
     sampler, sample = FlowEuler(4, 11), noise

@@ -8,13 +8,21 @@ import numpy as np
 import torch
 from diffusers import WanTransformer3DModel
 
-from components.denoiser import Denoiser, ForcingTask, ReferenceTask
+from components.denoiser import Denoiser, ForcingTask, HunyuanImageTask, ReferenceTask
 from components.device import Placement
 from components.dit import ExtensionDiT, ReferenceDiT
+from components.dit.hunyuan import HunyuanDiT
 from components.dit.v2 import ForcingDiT
 from components.usp import BranchParallel, Meshes, SequenceParallel, highest, vote
 from components.vae import LatentScale
-from components.values import Condition, EndsCondition, RandomState, TextContext
+from components.values import (
+    Condition,
+    EndsCondition,
+    FirstFrame,
+    PooledContext,
+    RandomState,
+    TextContext,
+)
 
 HEAD_WIDTH = 12
 CHANNELS = 4
@@ -256,3 +264,49 @@ def forcing_inputs(spec) -> tuple[TextContext, EndsCondition, RandomState]:
         torch.randn((1, 16, count, *spec.latent_size), generator=generator) for count in (spec.known, spec.held)
     )
     return TextContext(prompt_BLD, negative_BLD), EndsCondition(first, last), RandomState.fresh()
+
+
+def joint_inputs(frames, height, width, text):
+    """Latents, a timestep and a context of so many rows. Sizes in latents."""
+    generator = torch.Generator().manual_seed(frames * 10_000 + height * 100 + width + text)
+    shapes = ((1, 16, frames, height, width), (1, text, 64), (1, 24))
+    latents, rows, pooled = (torch.randn(shape, generator=generator) for shape in shapes)
+    return latents, 700.0, rows, pooled
+
+
+def joint(state, root, layouts, sizes) -> list[np.ndarray]:
+    """One forward of SkyReels V1 per layout and size."""
+    if "joint" not in state:
+        dit = HunyuanDiT.load(root, Placement.of("cpu"), image=False)
+        state["joint"] = dit, SequenceParallel(dit.model, meshes(state))
+    dit, shared = state["joint"]
+    results = []
+    for layout in layouts:
+        shared.use(layout)
+        results += [dit.forward(*joint_inputs(*size)).numpy() for size in sizes]
+    return results
+
+
+def first_frame_inputs(spec) -> tuple[PooledContext, FirstFrame]:
+    """Prompts of different lengths and a picture."""
+    generator = torch.Generator().manual_seed(4)
+    shapes = ((1, 11, 64), (1, 24), (1, 3, 64), (1, 24))
+    context = PooledContext(*(torch.randn(shape, generator=generator) for shape in shapes))
+    mean, std = (torch.randn((1, 16, *spec.latent_size), generator=generator) for _ in range(2))
+    return context, FirstFrame(mean, std.abs())
+
+
+def denoise_first_frame(state, root, spec, layouts, inner=None) -> np.ndarray:
+    """A whole run, each step under the next layout, or with its branches on groups of ranks."""
+    inputs = first_frame_inputs(spec)
+    denoiser = Denoiser(HunyuanImageTask.load(root, Placement.of("cpu")))
+    shared = SequenceParallel(denoiser.task.model, meshes(state))
+    if inner is not None:
+        denoiser.branches = BranchParallel(shared, meshes(state), inner=inner, whole=layouts[0])
+    run = denoiser.begin(spec, *inputs)
+    while not run.done:
+        if inner is None:
+            shared.use(layouts[run.step % len(layouts)])
+        denoiser.step(run)
+        run = denoiser.restore(denoiser.snapshot(run), spec, *inputs)
+    return denoiser.finish(run).video_BCTHW.numpy()

@@ -40,7 +40,7 @@ MODEL = "skyreels-v3-r2v"
 def decode_stage(checkpoint: Path) -> DecodeStage:
     write_r2v(checkpoint)
     config = parse(PROFILE.format(state=checkpoint, allow=[]), "test")
-    return DecodeStage(Weights(config, {MODEL: checkpoint}, Placement.of("cpu")))
+    return DecodeStage(Weights(config, config.pools[0], {MODEL: checkpoint}, Placement.of("cpu")))
 
 
 @dataclass

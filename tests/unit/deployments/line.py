@@ -107,7 +107,7 @@ async def open_line(
     hosted = f"[text, audio, vision, condition, source, denoise, decode{stages and ', ' + stages}]"
     config = parse(
         f"profile: test\ntopology: monolith\nstate_dir: {folder / 'state'}\nmodels: {models}\n"
-        f"pools: [{{name: All, stages: {hosted}, ranks: {ranks}, threads: 1}}]\ndenoise: {{loaded: 7}}\n" + more,
+        f"pools: [{{name: All, stages: {hosted}, ranks: {ranks}, threads: 1}}]\ndenoise: {{loaded: 9}}\n" + more,
         "test",
     )
     async with open_edge(folder, config=config) as edge:

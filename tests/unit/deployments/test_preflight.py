@@ -57,6 +57,13 @@ def test_a_missing_folder_is_named(tmp_path: Path, ports: list[int]) -> None:
         check(config(str(tmp_path / "nowhere"), *ports))
 
 
+def test_a_missing_base_is_named(tmp_path: Path, ports: list[int]) -> None:
+    found = config(str(tmp_path), *ports)
+    served = found.models[0].model_copy(update={"base": str(tmp_path / "elsewhere")})
+    with pytest.raises(CheckpointError, match="elsewhere of skyreels-v3-r2v is not there"):
+        check(found.model_copy(update={"models": (served,)}))
+
+
 def test_a_job_store_of_another_version_is_refused(tmp_path: Path, ports: list[int]) -> None:
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights-state").mkdir()

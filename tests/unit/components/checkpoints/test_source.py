@@ -15,14 +15,15 @@ def test_a_directory_is_itself(root, monkeypatch):
 def test_anything_else_is_a_hub_id_at_its_revision(tmp_path, monkeypatch):
     asked = {}
 
-    def fetch(repo_id, *, revision, allow_patterns):
-        asked.update(repo_id=repo_id, revision=revision, allow_patterns=allow_patterns)
+    def fetch(repo_id, **options):
+        asked.update(repo_id=repo_id, **options)
         return str(tmp_path)
 
     monkeypatch.setattr(source, "snapshot_download", fetch)
-    assert resolve("owner/name", "v1") == tmp_path
+    assert resolve("owner/name", "v1", without=("transformer/*",)) == tmp_path
     assert (asked["repo_id"], asked["revision"]) == ("owner/name", "v1")
-    assert set(asked["allow_patterns"]) == {"*.json", "*.safetensors", "*.pth", "*.bin"}
+    assert set(asked["allow_patterns"]) == {"*.json", "*.safetensors", "*.pth", "*.bin", "*merges.txt"}
+    assert asked["ignore_patterns"] == ["transformer/*"]
 
 
 @pytest.mark.parametrize(
