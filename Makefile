@@ -10,7 +10,7 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-vllm serve smoke test test-unit test-integration check fmt bench bench-api bench-cache \
-	bench-chains bench-prompt bench-watching boundary fuzz soak stress chaos load load-baselines aiperf perf-check chart \
+	bench-chains bench-exchange bench-prompt bench-watching boundary fuzz soak stress chaos load load-baselines aiperf perf-check chart \
 	monitoring clean
 
 help: ## Shows this list.
@@ -71,6 +71,9 @@ bench-chains: install ## What several chains at once gain, and how much memory a
 
 bench-cache: install ## An encoding from the cache beside a computed one.
 	$(BIN)/python -m tests.perf.cache
+
+bench-exchange: install ## What it takes a group to put one model in the place of another.
+	$(BIN)/python -m tests.perf.exchange
 
 bench-prompt: install ## Extending prompts by transformers and, where it is installed, by vLLM.
 	$(BIN)/python -m tests.perf.prompt
