@@ -188,7 +188,8 @@ def test_a_chain_survives_the_kill_of_any_stage_at_every_chunk(
     job = check(chains, name, video_id, oracle)
     done = attempts(job, "done")
     assert {part: done[part] for part in finished} == finished  # what was finished is not done again
-    assert job["attempts"] <= len(parts)
+    held = sum(host == HOSTS[stage] for host in HOSTS.values())  # that many calls may die with one process
+    assert job["attempts"] <= held * len(parts)
 
 
 def pair(system: System) -> list[Any]:
