@@ -12,12 +12,13 @@ import signal
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -139,7 +140,7 @@ def attack(story: Story) -> None:
 
     def stepped(video: str) -> bool:
         stage = stage_of(system.client.get(f"/v1/videos/{video}").json(), "denoise")
-        return bool(stage["step"] > 1)
+        return bool(stage["step"] > 2)  # its heartbeats have told of some work
 
     def decoder(video: str) -> int | None:
         """Process of the replica that decodes it now."""
@@ -147,14 +148,15 @@ def attack(story: Story) -> None:
         busy = {call["worker"] for call in told["running"] if (call["video_id"], call["stage"]) == (video, "decode")}
         return next((worker["pid"] for worker in told["workers"] if worker["id"] in busy), None)
 
-    cancelled = system.submit(seconds="5")["id"]
-    until("it has made steps", lambda: stepped(cancelled))
+    cancelled = system.submit(seconds="8")["id"]
+    until("it has made steps", lambda: stepped(cancelled), 240)
     system.client.post(f"/v1/videos/{cancelled}/cancel")
-    hurt = system.submit(seconds="5")["id"]
-    until("it has made steps", lambda: stepped(hurt))
+    hurt = system.submit(seconds="8")["id"]
+    until("it has made steps", lambda: stepped(hurt), 240)
     for rank in system.ranks():
-        rank.kill()
-    os.kill(until("it is decoded", lambda: decoder(hurt)), signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):  # its group has just been scaled away
+            rank.kill()
+    os.kill(until("it is decoded", lambda: decoder(hurt), 240), signal.SIGKILL)
     for part, video in {"cancelled": cancelled, "hurt": hurt}.items():
         until(f"{part} has ended", lambda p=part, v=video: story.ended(p, v), 240, period_s=0.2)
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from cluster.monitoring.alert import Alert
 from cluster.monitoring.families import FAMILIES, LABELS, OTHER
+from cluster.monitoring.write import ALERTS
 from tests.integration.elastic import CALLER, ELASTIC, SCALED, Story, elastic
 from tests.integration.system import until
 from tests.integration.watching import CHART, Span
@@ -156,6 +158,15 @@ def test_every_query_of_the_dashboards_and_every_rule_returns_data(story: Story)
                     queries[f"{path.stem}: {panel['title']}: {target['expr']}"] = target["expr"]
     asked = {name: expr.replace("$__rate_interval", "1m") for name, expr in queries.items()}
     assert [name for name, expr in asked.items() if not server.since(story.began, expr)] == []
+
+
+ALONE = [alert for group in ALERTS.values() for alert in group if not alert.needs]
+
+
+@pytest.mark.parametrize("alert", ALONE, ids=lambda alert: alert.name)
+def test_an_alert_reads_series_that_there_are(story: Story, alert: Alert) -> None:
+    for name in re.findall(r"ray_\w+|skyreels:[\w:]+", alert.expr):
+        assert story.server().since(story.began, name), name
 
 
 def test_promtool_likes_our_families(story: Story) -> None:
