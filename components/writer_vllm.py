@@ -124,3 +124,4 @@ class VllmWriter:
         asyncio.run_coroutine_threadsafe(end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        del self._engine  # at the interpreter's end it would complain of half a library
