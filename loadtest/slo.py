@@ -111,8 +111,12 @@ def _parts(done: Sequence[Sequence[JobRow]]) -> list[Part]:
     }
     stages = sorted({stage for seed in done for row in seed for stage in row.stage_s})
     found = [_part(name, done, of) for name, of in kinds.items()]
-    found += [_part(f"stage {stage}", done, lambda row, stage=stage: row.stage_s.get(stage)) for stage in stages]  # type: ignore[misc]
+    found += [_part(f"stage {stage}", done, _worked(stage)) for stage in stages]
     return [part for part in found if part.samples]
+
+
+def _worked(stage: str) -> Callable[[JobRow], float | None]:
+    return lambda row: row.stage_s.get(stage)
 
 
 def _part(name: str, done: Sequence[Sequence[JobRow]], of: Callable[[JobRow], float | None]) -> Part:
