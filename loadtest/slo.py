@@ -14,6 +14,9 @@ from loadtest.statistics import Estimate, mean, quantiles
 LATE_S = 0.1  # a generator that sends later than this at p99 measures itself
 
 
+_NAMES = {"closed": "as fast as it answers", "replay": "as recorded"}
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One kind of time: its quantiles over all seeds, and how many samples they are of."""
@@ -27,7 +30,8 @@ class Part:
 class Summary:
     """One rate, all its seeds. Requests of the warm-up are in nothing here; planned cancels are in no share."""
 
-    rate_hz: float  # as asked for; of a closed loop 0
+    name: str  # of the rate, in words
+    rate_hz: float  # as asked for; 0 where the arrivals have none of their own
     offered_hz: float  # as sent
     seeds: int
     outcomes: dict[Outcome, int]
@@ -42,11 +46,6 @@ class Summary:
     wasted_s: float | None  # device-seconds whose result was thrown away
     late_p99_s: float  # how late requests left
     scrape_failures: int
-
-    @property
-    def name(self) -> str:
-        """The rate in words."""
-        return f"{self.rate_hz:g} per second" if self.rate_hz else "as fast as it answers"
 
     @property
     def counted(self) -> int:
@@ -79,7 +78,8 @@ def summarise(points: Sequence[Measured], scenario: Scenario) -> Summary:
     late = sorted(row.sent_s - row.intended_s for row in rows)
     zero = Estimate(0.0)
     return Summary(
-        rate_hz=0.0 if scenario.closed else points[0].rate_hz,
+        name=_NAMES.get(scenario.arrivals.kind, f"{points[0].rate_hz:g} per second"),
+        rate_hz=0.0 if scenario.arrivals.kind in _NAMES else points[0].rate_hz,
         offered_hz=len(rows) / window_s / len(points),
         seeds=len(points),
         outcomes={outcome: outcomes.get(outcome, 0) for outcome in Outcome},
@@ -111,8 +111,12 @@ def _parts(done: Sequence[Sequence[JobRow]]) -> list[Part]:
     }
     stages = sorted({stage for seed in done for row in seed for stage in row.stage_s})
     found = [_part(name, done, of) for name, of in kinds.items()]
-    found += [_part(f"stage {stage}", done, lambda row, stage=stage: row.stage_s.get(stage)) for stage in stages]  # type: ignore[misc]
+    found += [_part(f"stage {stage}", done, _worked(stage)) for stage in stages]
     return [part for part in found if part.samples]
+
+
+def _worked(stage: str) -> Callable[[JobRow], float | None]:
+    return lambda row: row.stage_s.get(stage)
 
 
 def _part(name: str, done: Sequence[Sequence[JobRow]], of: Callable[[JobRow], float | None]) -> Part:

@@ -57,9 +57,10 @@ def html(found: Results) -> str:
         for row in jobs:
             model, seconds = escape(row.model), f"{row.seconds:g} s"
             parts.append(f"<p>{model}, {seconds}, {row.latency_s:.2f} s from due to done</p>{figures.gantt(row)}")
-    hurt = [point for _, points in found.rates for point in points if point.marks]
-    for point in hurt or [found.rates[-1][1][0]]:
-        parts.append(f"<h2>Over time: {point.rate_hz:g} per second, seed {point.seed}</h2>{figures.timeline(point)}")
+    hurt = [(summary, point) for summary, points in found.rates for point in points if point.marks]
+    last, points = found.rates[-1]
+    for summary, point in hurt or [(last, points[0])]:
+        parts.append(f"<h2>Over time: {summary.name}, seed {point.seed}</h2>{figures.timeline(point)}")
         parts.append(figures.queues(point) or "")
     if rows := list(hurt_rows(found)):
         parts += ["<h2>What was hurt</h2>", _table(HURTS, rows)]

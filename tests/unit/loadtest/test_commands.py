@@ -127,7 +127,7 @@ def test_a_killed_generator_loses_no_finished_measurement(scenario: str, url: st
     same call makes the second anew and leaves the first as it was.
     """
     out = tmp_path / "run"
-    words = ["run", scenario, "--url", url, "--out", str(out), "--seconds", "2", "--rate", "10"]
+    words = ["run", scenario, "--url", url, "--out", str(out), "--seconds", "3", "--rate", "10"]
     command = [sys.executable, "-c", "from loadtest.cli import main; main()", *words]
     folder = RunFolder(out)
     second = folder.point(10, 2) / JOURNAL
