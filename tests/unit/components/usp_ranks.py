@@ -11,7 +11,7 @@ from diffusers import WanTransformer3DModel
 from components.denoiser import Denoiser, ForcingTask, ReferenceTask
 from components.device import Placement
 from components.dit import ExtensionDiT, ReferenceDiT
-from components.dit.v2 import ForcingDiT
+from components.dit.v2 import ClipDiT, ForcingDiT
 from components.usp import BranchParallel, Meshes, SequenceParallel, highest, vote
 from components.vae import LatentScale
 from components.values import Condition, EndsCondition, RandomState, TextContext
@@ -256,3 +256,22 @@ def forcing_inputs(spec) -> tuple[TextContext, EndsCondition, RandomState]:
         torch.randn((1, 16, count, *spec.latent_size), generator=generator) for count in (spec.known, spec.held)
     )
     return TextContext(prompt_BLD, negative_BLD), EndsCondition(first, last), RandomState.fresh()
+
+
+def clip_velocity(dit) -> np.ndarray:
+    """One forward of image-to-video; its 45 tokens are no multiple of two."""
+    latents, *_ = extension_inputs(5, 0, 6, 6)
+    known = torch.randn((1, 20, 5, 6, 6), generator=_seeded(1))
+    context, image = torch.randn((1, 512, 32), generator=_seeded(2)), torch.randn((1, 257, 160), generator=_seeded(3))
+    return dit.forward(latents, 700.0, context, known, image).numpy()
+
+
+def clip(state, root, layout) -> np.ndarray:
+    """The same under a layout."""
+    dit = ClipDiT.load(root, Placement.of("cpu"))
+    SequenceParallel(dit.model, meshes(state)).use(layout)
+    return clip_velocity(dit)
+
+
+def _seeded(seed) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
