@@ -94,6 +94,8 @@ def test_what_does_not_fit_is_refused(text, image):
         image.begin(replace(SPEC, latent_frames=4), context(), frames, tokens)
     with pytest.raises(ValueError, match="256 rows where 257"):
         image.begin(SPEC, context(), frames, ImageTokens(tokens.tokens_BID[:, 1:]))
+    with pytest.raises(ValueError, match="9 rows where 512"):
+        image.begin(SPEC, TextContext(normal(1, 9, 32, seed=0), normal(1, 9, 32, seed=1)), frames, tokens)
 
 
 class OldGrid(UniPCMultistepScheduler):
