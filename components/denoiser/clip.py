@@ -20,7 +20,7 @@ from components.denoiser.spec import DenoiseSpec
 from components.denoiser.task import Flow, Start, pick, refuse_text_of_another_width
 from components.device import Placement
 from components.dit.avatar import IMAGE_ROWS
-from components.dit.v2 import ClipDiT
+from components.dit.v2 import TEXT_ROWS, ClipDiT
 from components.errors import CheckpointMismatch
 from components.known import MASK_CHANNELS
 from components.sampler import FlowUniPC
@@ -74,6 +74,8 @@ class TextTask:
                 )
             if image_BID.shape[1] != IMAGE_ROWS:
                 raise ValueError(f"the image has {image_BID.shape[1]} rows where {IMAGE_ROWS} are needed")
+            if (rows := context.prompt_BLD.shape[1]) != TEXT_ROWS:
+                raise ValueError(f"the text has {rows} rows where {TEXT_ROWS} are needed beside an image")
         noise_BCTHW = torch.randn((1, self._dit.channels, *size), generator=generator)
         flow = ClipFlow(
             dit=self._dit,

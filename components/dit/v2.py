@@ -28,6 +28,8 @@ from components.errors import CheckpointMismatch
 
 D = TypeVar("D", bound="wan.WanDiT[V2Transformer]")
 
+TEXT_ROWS = 512
+"""Text rows beside an image: the library takes the last so many for text, whatever there are."""
 SLOW_FPS = 16
 """The one frame rate that models which are told it tell apart from all others."""
 

@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.chains import decoded_latents, new_latents, pieces
+from cluster.chains import decoded_latents, denoise_steps, ends, new_latents, pieces
 from cluster.graphs import NodeKey
 from cluster.plans import extension_frames
-from cluster.records import Request, decode, encode
+from cluster.records import Forcing, Request, decode, encode
 from cluster.registry import MODELS
 from cluster.wiring import STAGES, graph, graph_name
 from tests.unit.cluster.makers import request
 
 EXTEND, SHOT, AVATAR = "skyreels-v3-extend", "skyreels-v3-shot", "skyreels-v3-avatar"
+FORCED = "skyreels-v2-df"
 
 
 def requests() -> Iterator[Request]:
@@ -29,6 +30,18 @@ def requests() -> Iterator[Request]:
     for frames in (10, 80, 81, 82, 146, 5000):
         yield request(model=AVATAR, duration_s=math.ceil(frames / 25), fps=25, frames=frames)
     yield request()
+    yield request(model="skyreels-v2-t2v", images=(), resolution="540P", duration_s=4, frames=97)
+    yield request(model="skyreels-v2-i2v", resolution="540P", duration_s=4, frames=97)
+    for seconds, frames in ((4, 97), (10, 257), (60, 1457)):
+        yield request(model=FORCED, images=(), resolution="540P", duration_s=seconds, frames=frames)
+    yield request(model=FORCED, resolution="64P", duration_s=3, frames=89)
+    film = request().images[0]
+    for source in (0, 50):
+        yield request(
+            model=FORCED, images=(), video=film, duration_s=2, frames=48 + source, include_source=bool(source)
+        )
+    blocks = Forcing(ar_step=5, causal_block_size=5)
+    yield request(model=FORCED, images=(), duration_s=2, frames=77, forcing=blocks)
 
 
 @pytest.mark.parametrize("asked", list(requests()), ids=lambda asked: f"{asked.model}-{asked.frames}")
@@ -89,3 +102,19 @@ def test_requests_of_before_are_read_as_they_were() -> None:
         for name in ("duration_s", "fps", "has_audio"):
             del image[name]
     assert decode(Request, old) == request()
+
+
+def test_steps_of_a_chunk_where_frames_take_turns() -> None:
+    asked = request(model=FORCED, images=(), duration_s=2, steps=8, frames=65)
+    assert [denoise_steps(asked, chunk) for chunk in (1, 2)] == [8, 8]
+    asked = request(model=FORCED, images=(), duration_s=2, steps=8, frames=77, forcing=Forcing(5, 5))
+    assert [denoise_steps(asked, chunk) for chunk in (1, 2, 3)] == [13, 8, 8]
+    assert denoise_steps(request(), 0) == 8
+
+
+def test_what_a_chunk_begins_and_ends_with() -> None:
+    image = request().images[0]
+    both = request(model=FORCED, images=(image, image), duration_s=3, frames=89)
+    assert [ends(both, chunk) for chunk in (1, 2, 3)] == [(1, 0), (5, 0), (5, 1)]
+    assert ends(request(model=FORCED, images=(), duration_s=1), 1) == (0, 0)
+    assert ends(request(model=FORCED, images=(), video=image, duration_s=1, frames=24), 1) == (5, 0)

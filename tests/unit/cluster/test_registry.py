@@ -92,3 +92,21 @@ def test_the_readme_shows_the_registry() -> None:
     shown = re.search(r"<!-- models -->\n(.*?)\n<!-- end of models -->", readme, re.DOTALL)
     assert shown is not None
     assert shown[1] == table(), f"README.md must show, between its marks:\n{table()}"
+
+
+RELEASED = (
+    *("T2V-14B-540P", "T2V-14B-720P", "I2V-1.3B-540P", "I2V-14B-540P", "I2V-14B-720P"),
+    *("DF-1.3B-540P", "DF-14B-540P", "DF-14B-720P"),
+)
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_every_released_checkpoint_of_v2_has_a_row(name):
+    registry = Registry(MODELS.values())
+    row = registry.find(f"Skywork/SkyReels-V2-{name}")
+    assert registry.find(f"Skywork/SkyReels-V2-{name}-Diffusers") is row
+    kind, size, resolution = name.split("-")
+    assert (row.graph, row.limits.resolutions) == (kind.lower(), (resolution,))
+    assert row.heads == (12 if size == "1.3B" else 40)
+    assert row.limits.default_duration_s == (5 if resolution == "720P" else 4)
+    assert len({model.wavespeed for model in MODELS.values()}) == len(MODELS)

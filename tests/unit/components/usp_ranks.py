@@ -12,7 +12,7 @@ from components.denoiser import Denoiser, ForcingTask, HunyuanImageTask, Referen
 from components.device import Placement
 from components.dit import ExtensionDiT, ReferenceDiT
 from components.dit.hunyuan import HunyuanDiT
-from components.dit.v2 import ForcingDiT
+from components.dit.v2 import ClipDiT, ForcingDiT
 from components.usp import BranchParallel, Meshes, SequenceParallel, highest, vote
 from components.vae import LatentScale
 from components.values import (
@@ -310,3 +310,22 @@ def denoise_first_frame(state, root, spec, layouts, inner=None) -> np.ndarray:
         denoiser.step(run)
         run = denoiser.restore(denoiser.snapshot(run), spec, *inputs)
     return denoiser.finish(run).video_BCTHW.numpy()
+
+
+def clip_velocity(dit) -> np.ndarray:
+    """One forward of image-to-video; its 45 tokens are no multiple of two."""
+    latents, *_ = extension_inputs(5, 0, 6, 6)
+    known = torch.randn((1, 20, 5, 6, 6), generator=_seeded(1))
+    context, image = torch.randn((1, 512, 32), generator=_seeded(2)), torch.randn((1, 257, 160), generator=_seeded(3))
+    return dit.forward(latents, 700.0, context, known, image).numpy()
+
+
+def clip(state, root, layout) -> np.ndarray:
+    """The same under a layout."""
+    dit = ClipDiT.load(root, Placement.of("cpu"))
+    SequenceParallel(dit.model, meshes(state)).use(layout)
+    return clip_velocity(dit)
+
+
+def _seeded(seed) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

@@ -12,7 +12,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from components.denoiser import Denoiser, DenoiseSpec, ImageTask, TextTask
+from components.denoiser import Denoiser, DenoiseSpec, ImageTask, Snapshot, TextTask
 from components.errors import SnapshotMismatch
 from components.known import encode_known
 from components.vae import Vae
@@ -69,7 +69,8 @@ def test_restored_at_any_step_the_rest_is_bit_identical(either):
     while not run.done:
         denoiser.step(run)
         snapshots.append(denoiser.snapshot(run))
-    for snapshot in snapshots:
+    for stored in [snapshot.to_bytes() for snapshot in snapshots]:
+        snapshot = Snapshot.from_bytes(stored)
         assert torch.equal(complete(denoiser, denoiser.restore(snapshot, SPEC, *inputs)), run.latents_BCTHW)
     with pytest.raises(SnapshotMismatch, match=r"spec\.guidance"):
         denoiser.restore(snapshots[1], replace(SPEC, guidance=5.0), *inputs)
@@ -93,6 +94,8 @@ def test_what_does_not_fit_is_refused(text, image):
         image.begin(replace(SPEC, latent_frames=4), context(), frames, tokens)
     with pytest.raises(ValueError, match="256 rows where 257"):
         image.begin(SPEC, context(), frames, ImageTokens(tokens.tokens_BID[:, 1:]))
+    with pytest.raises(ValueError, match="9 rows where 512"):
+        image.begin(SPEC, TextContext(normal(1, 9, 32, seed=0), normal(1, 9, 32, seed=1)), frames, tokens)
 
 
 class OldGrid(UniPCMultistepScheduler):

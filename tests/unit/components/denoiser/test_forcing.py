@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from components.denoiser import Denoiser, ForcingSpec, ForcingTask
+from components.denoiser import Denoiser, ForcingSpec, ForcingTask, Snapshot
 from components.forcing import schedule
 from components.sampler import FlowUniPC
 from components.values import EndsCondition, RandomState, TextContext
@@ -48,7 +48,8 @@ def test_restored_at_any_iteration_the_rest_is_bit_identical(denoiser, spec):
         snapshots.append(denoiser.snapshot(run))
     made = denoiser.finish(run).video_BCTHW
     assert made.shape[2] == spec.latent_frames
-    for snapshot in snapshots:
+    for stored in [snapshot.to_bytes() for snapshot in snapshots]:
+        snapshot = Snapshot.from_bytes(stored)
         again = denoiser.restore(snapshot, spec, *given)
         assert torch.equal(complete(denoiser, again), made)
         assert torch.equal(again.generator.get_state(), run.generator.get_state())

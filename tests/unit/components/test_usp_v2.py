@@ -1,11 +1,11 @@
-"""Diffusion forcing shared among real processes against one process. fp32 on CPU."""
+"""The models of V2 shared among real processes against one process. fp32 on CPU."""
 
 import numpy as np
 import pytest
 
 from components.denoiser import Denoiser, ForcingSpec, ForcingTask
 from components.device import Placement
-from components.dit.v2 import ForcingDiT
+from components.dit.v2 import ClipDiT, ForcingDiT
 from components.usp import SINGLE, Layout, legal_layouts
 from tests.unit.components import usp_ranks
 
@@ -66,4 +66,12 @@ def test_a_staggered_causal_run_is_the_same_at_degree_two_and_through_changing_l
 def test_a_staggered_causal_run_is_the_same_with_a_branch_per_rank(world_2, df_root, whole):
     answers = world_2.run(usp_ranks.denoise_forcing, df_root, SPEC, [SINGLE, Layout(2, 1)], 2)
     assert np.abs(answers[0] - whole).max() <= 1e-4
+    assert np.array_equal(*answers)
+
+
+@pytest.mark.parametrize("layout", [Layout(2, 1), Layout(1, 2)], ids=name)
+def test_image_to_video_is_the_same_on_two_ranks(world_2, i2v_root, layout):
+    expected = usp_ranks.clip_velocity(ClipDiT.load(i2v_root, Placement.of("cpu")))
+    answers = world_2.run(usp_ranks.clip, i2v_root, layout)
+    assert np.abs(answers[0] - expected).max() <= TOLERANCE
     assert np.array_equal(*answers)
