@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -19,6 +19,11 @@ class Placement:
 
     device: torch.device
     dtype: torch.dtype
+
+    @property
+    def host(self) -> Self:
+        """The same precision in host memory."""
+        return replace(self, device=torch.device("cpu"))
 
     @classmethod
     def of(cls, device: str | torch.device) -> Self:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import BinaryIO
 
 import torch
@@ -12,14 +11,9 @@ from cluster.chains import prefix_frames
 from cluster.config import MediaLimits
 from cluster.records import Request
 from cluster.registry import MODELS
-from components import text_hunyuan, text_original, vae_hunyuan, vae_original
-from components.denoiser.avatar import CONNECTION_PROMPT
-from components.device import Placement
+from components import vae_hunyuan, vae_original
 from components.image import cover, letterbox
-from components.llama_vllm import VllmLlama
 from components.media.image import read
-from components.text import TextEncoder
-from components.text_hunyuan import HunyuanTextEncoder
 from components.vae import Vae
 from components.vae_hunyuan import HunyuanVae
 from components.values import Condition, FirstFrame, Frames, PrefixCondition
@@ -27,6 +21,7 @@ from deployments.inputs import input_bytes, input_file
 from deployments.portrait import WindowCondition
 from deployments.room import Produced, Room
 from deployments.source import open_source
+from deployments.text_encoders import encoded, load_encoders
 from deployments.weights import Weights, kinds_of
 
 
@@ -34,29 +29,10 @@ class TextStage:
     """Prompt → TextContext, or PooledContext."""
 
     def __init__(self, weights: Weights) -> None:
-        self._encoders: dict[str, TextEncoder | HunyuanTextEncoder] = {
-            **weights.load(TextEncoder.load, kinds_of("wan"), text_original.FILE),
-            **weights.load(_LANGUAGE[weights.pool.llama], kinds_of("hunyuan"), text_hunyuan.WEIGHTS),
-        }
+        self._encoders = load_encoders(weights)
 
     async def run(self, room: Room) -> Produced:
-        request = room.request
-        negative = request.negative_prompt if request.guidance > 1 else None
-        encoder = self._encoders[request.model]
-        values = {"context": await room.compute(encoder.encode, request.prompt, negative)}
-        if MODELS[request.model].graph == "avatar":
-            values["connection"] = await room.compute(encoder.encode, CONNECTION_PROMPT, negative)
-        return Produced(values)
-
-
-def _with_vllm(root: Path, placement: Placement) -> HunyuanTextEncoder:
-    return HunyuanTextEncoder.with_language(VllmLlama.load(root / "text_encoder", placement), root, placement)
-
-
-_LANGUAGE: Mapping[str, Callable[[Path, Placement], HunyuanTextEncoder]] = {
-    "transformers": HunyuanTextEncoder.load,
-    "vllm": _with_vllm,
-}
+        return Produced(await room.compute(encoded, self._encoders[room.request.model], room.request))
 
 
 class ConditionStage:
