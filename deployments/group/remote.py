@@ -93,6 +93,11 @@ class TextRank(RankProcess):
         return TextMember(config, pool, rank)
 
 
+def kind_of(pool: Pool) -> type[RankProcess]:
+    """What the ranks of a pool's group are."""
+    return {DENOISE: DenoiserRank, TEXT: TextRank}.get(pool.grouped[0], VaeRank)
+
+
 class RayRanks:
     """See `Ranks`."""
 
@@ -109,8 +114,7 @@ class RayRanks:
 
     async def start(self, on_death: Callable[[], None]) -> None:
         bundles = ray.util.get_current_placement_group()
-        kinds = {DENOISE: DenoiserRank, TEXT: TextRank}
-        kind = kinds.get(self._pool.grouped[0], VaeRank)
+        kind = kind_of(self._pool)
         actor = ray.remote(max_restarts=0, num_cpus=self._pool.num_cpus, num_gpus=self._pool.num_gpus)(kind)
         options: dict[str, Any] = {"label_selector": self._pool.labels} if self._pool.labels else {}
         for rank in range(self._pool.ranks):
