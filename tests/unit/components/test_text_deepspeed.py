@@ -1,4 +1,6 @@
 import importlib.util
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 import torch
@@ -36,6 +38,17 @@ def test_shared_and_offloaded_encoders_give_what_plain_ones_give(world, root, v1
                         torch.testing.assert_close(torch.from_numpy(got[name]), expected, rtol=0, atol=1e-5)
             if how == "split":
                 assert min(held for _, held in answers) < whole, "no rank holds less than all"
+
+
+@pytest.mark.skipif(not INSTALLED, reason="DeepSpeed is not installed (extra deepspeed)")
+@pytest.mark.timeout(300)
+def test_a_process_alone_offloads_several_encoders(root, v1_t2v_root, cpu):
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for kind, loader, folder in (("umt5", TextEncoder, root), ("llama", HunyuanTextEncoder, v1_t2v_root)):
+            values, _ = pool.submit(text_ranks.encode, {}, kind, folder, "offload").result()
+            for prompt, got in zip(text_ranks.PROMPTS, values, strict=True):
+                for name, expected in loader.load(folder, cpu).encode(*prompt).tensors().items():
+                    torch.testing.assert_close(torch.from_numpy(got[name]), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.skipif(INSTALLED, reason="DeepSpeed is installed")
