@@ -18,7 +18,7 @@ from cluster.chart.installation import Installation
 from cluster.errors import ConfigError
 from cluster.plans import VAE_STRIDE_S
 from cluster.policy.autoscale import BACKLOG_S
-from cluster.pools import DENOISE, Count, Label, LabelRule, LabelValue, Pool, Positive
+from cluster.pools import DENOISE, VAE_STAGES, Count, Label, LabelRule, LabelValue, Pool, Positive
 from cluster.registry import MODELS, PRICES, Model, Price, PriceTable, Registry, tiny
 from cluster.tenancy import Limits
 from cluster.wiring import PROMPT, STAGES
@@ -305,12 +305,12 @@ class Config(_Section):
             if model.graph in {"i2v", "df"} or model.family == "hunyuan"
         ]
         for pool in self.pools:
-            if pool.grouped and DENOISE not in pool.grouped and whole:
+            if set(pool.grouped) & set(VAE_STAGES) and whole:
                 raise ValueError(
                     f"pools: {pool.name} shares the VAE among ranks, which does not work for {', '.join(whole)} yet; "
                     "use replicas, or serve other models"
                 )
-            if pool.grouped and DENOISE not in pool.grouped and pool.ranks > rows:
+            if set(pool.grouped) & set(VAE_STAGES) and pool.ranks > rows:
                 raise ValueError(
                     f"pools: {pool.name} cannot share the VAE among {pool.ranks} ranks because the lowest picture "
                     f"that is served has {rows} latent rows; use at most {rows}"

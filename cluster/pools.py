@@ -14,6 +14,7 @@ Count = Annotated[int, Field(ge=1)]
 Delay = Annotated[float, Field(ge=0)]
 DENOISE = "denoise"
 VAE_STAGES = ("condition", "decode")
+TEXT = "text"
 BRANCHES = 3  # evaluations of the DiT that a guided step needs
 Label = Annotated[
     str, Field(pattern=r"^([a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?/)?[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?$")
@@ -64,6 +65,9 @@ class Pool(BaseModel):
     llama: Literal["transformers", "vllm"] = Field(
         default="transformers", description="whose code runs the language model of the stage text (SkyReels V1)"
     )
+    parallel: Literal["none", "deepspeed-tp", "zero-offload"] = Field(
+        default="none", description="of text encoders: layers shared among ranks, or weights kept in host memory"
+    )
     residents: Count = Field(default=2, description="denoise calls at once, their steps interleaved")
 
     @model_validator(mode="after")
@@ -73,8 +77,21 @@ class Pool(BaseModel):
             raise ValueError(f"stages must be some of {', '.join(STAGES)}; got {sorted(unknown) or 'none'}")
         if set(self.slots) - set(self.stages):
             raise ValueError("slots names a stage that this pool does not host")
-        if self.llama != "transformers" and "text" not in self.stages:
+        if self.llama != "transformers" and TEXT not in self.stages:
             raise ValueError(f"llama: only a pool that hosts text has a language model; got {self.llama}")
+        return self
+
+    @model_validator(mode="after")
+    def _encoders(self) -> Self:
+        """How text encoders compute."""
+        if self.parallel == "none":
+            return self
+        if self.llama != "transformers":
+            raise ValueError(f"parallel: {self.parallel} needs llama transformers; vllm computes in its own way")
+        if self.parallel == "deepspeed-tp" and (set(self.stages) != {TEXT} or self.ranks < 2 or self.hosts > 1):
+            raise ValueError("parallel: deepspeed-tp is of a pool that hosts text alone, with 2 or more ranks")
+        if self.parallel == "zero-offload" and (TEXT not in self.stages or self.ranks > 1):
+            raise ValueError("parallel: zero-offload is of a pool that hosts text, with one rank")
         return self
 
     @model_validator(mode="after")
@@ -96,7 +113,10 @@ class Pool(BaseModel):
             if given := [name for name in names if getattr(self, name) != type(self).model_fields[name].default]:
                 raise ValueError(f"{', '.join(given)}: only a pool that hosts {DENOISE} has a denoiser group")
             if self.ranks > 1 and not self.grouped:
-                raise ValueError(f"ranks: only {DENOISE}, {' and '.join(VAE_STAGES)} can be shared; use replicas")
+                raise ValueError(
+                    f"ranks: only {DENOISE}, {' and '.join(VAE_STAGES)} can be shared, and {TEXT} with parallel "
+                    "deepspeed-tp; use replicas"
+                )
             return self
         if DENOISE in self.slots:
             raise ValueError(f"slots: those of {DENOISE} are set by residents")
@@ -153,6 +173,8 @@ class Pool(BaseModel):
         """The stages whose work `ranks` processes share; none where a replica works alone."""
         if self.ranks == 1:
             return ()
+        if self.parallel == "deepspeed-tp":
+            return (TEXT,)
         return tuple(stage for stage in self.stages if stage in ((DENOISE,) if DENOISE in self.stages else VAE_STAGES))
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -22,6 +22,11 @@ class Placement:
 
     def __str__(self) -> str:
         return f"{self.device.type} {str(self.dtype).removeprefix('torch.')}"
+
+    @property
+    def host(self) -> Self:
+        """The same precision in host memory."""
+        return replace(self, device=torch.device("cpu"))
 
     @classmethod
     def of(cls, device: str | torch.device) -> Self:

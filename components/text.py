@@ -16,6 +16,7 @@ from components import text_original
 from components.checkpoints import load_strict, read_config
 from components.device import Placement
 from components.errors import CheckpointMismatch
+from components.text_deepspeed import Arrange
 from components.values import TextContext
 
 TEXT_ROWS = 512
@@ -47,18 +48,20 @@ class TextEncoder:
         self._placement = placement
 
     @classmethod
-    def load(cls, root: Path, placement: Placement) -> Self:
+    def load(cls, root: Path, placement: Placement, arrange: Arrange | None = None) -> Self:
         """From a release's `text_encoder/` and `tokenizer/`, or their places in the original layout.
 
-        CheckpointMismatch.
+        CheckpointMismatch; Unsupported from `arrange`, which decides how the model computes.
         """
+        first = placement if arrange is None else placement.host
         if (file := root / text_original.FILE).is_file():
-            model = text_original.load(file, placement, TIED)
-            return cls(model, read_tokenizer(root / text_original.TOKENIZER), placement)
-        folder = root / "text_encoder"
-        model = on_meta(folder)
-        load_strict(model, folder, device=placement.device, dtype_of=lambda _: placement.dtype, tied=TIED)
-        return cls(model, read_tokenizer(root / "tokenizer"), placement)
+            model, tokenizer = text_original.load(file, first, TIED), text_original.TOKENIZER
+        else:
+            folder, tokenizer = root / "text_encoder", "tokenizer"
+            model = on_meta(folder)
+            load_strict(model, folder, device=first.device, dtype_of=lambda _: placement.dtype, tied=TIED)
+        arranged = model if arrange is None else arrange(model, placement)
+        return cls(arranged, read_tokenizer(root / tokenizer), placement)
 
     def encode(self, prompt: str, negative_prompt: str | None) -> TextContext:
         """Both prompts as [1, TEXT_ROWS, D]; no negative prompt gives [1, 0, D], an empty one is encoded."""

@@ -20,6 +20,7 @@ from components.checkpoints import load_strict, read_config
 from components.device import Placement
 from components.errors import CheckpointMismatch
 from components.text import read_tokenizer
+from components.text_deepspeed import Arrange
 from components.values import PooledContext
 
 WEIGHTS = "text_encoder/model.safetensors"  # of small ones; large ones are in several files
@@ -47,25 +48,26 @@ class LanguageModel(Protocol):
 
 
 class Llama:
-    """The library's model, in this process, without the layers that nothing reads."""
+    """The library's model, without the layers that nothing reads."""
 
     def __init__(self, model: LlamaModel, placement: Placement) -> None:
-        """Adopts a model that is on its device already, and takes its last layers off."""
-        kept = int(model.config.num_hidden_layers) - CLIP_SKIP
-        model.layers = model.layers[:kept]
-        model.config.num_hidden_layers = kept
-        model.norm = torch.nn.Identity()
+        """Adopts a model that ends where its rows are read."""
         self._model = model
         self._device = placement.device
 
     @classmethod
-    def load(cls, folder: Path, placement: Placement) -> Self:
-        """From a release's `text_encoder/`. CheckpointMismatch."""
+    def load(cls, folder: Path, placement: Placement, arrange: Arrange | None = None) -> Self:
+        """From a release's `text_encoder/`. CheckpointMismatch; Unsupported from `arrange`."""
+        first = placement if arrange is None else placement.host
         model = llama_on_meta(folder)
-        load_strict(model, folder, device=placement.device, dtype_of=lambda _: placement.dtype)
+        load_strict(model, folder, device=first.device, dtype_of=lambda _: placement.dtype)
         # Computed, not stored, so those on the meta device are empty.
-        model.rotary_emb = LlamaRotaryEmbedding(config=model.config).to(placement.device)
-        return cls(model, placement)
+        model.rotary_emb = LlamaRotaryEmbedding(config=model.config).to(first.device)
+        kept = int(model.config.num_hidden_layers) - CLIP_SKIP
+        model.layers = model.layers[:kept]
+        model.config.num_hidden_layers = kept
+        model.norm = torch.nn.Identity()
+        return cls(model if arrange is None else arrange(model, placement), placement)
 
     @torch.no_grad()
     def rows(self, ids: list[int]) -> torch.Tensor:
@@ -96,9 +98,12 @@ class HunyuanTextEncoder:
         self._placement = placement
 
     @classmethod
-    def load(cls, root: Path, placement: Placement) -> Self:
-        """From a release's `text_encoder/`, `text_encoder_2/`, `tokenizer/` and `tokenizer_2/`. CheckpointMismatch."""
-        return cls.with_language(Llama.load(root / "text_encoder", placement), root, placement)
+    def load(cls, root: Path, placement: Placement, arrange: Arrange | None = None) -> Self:
+        """From a release's `text_encoder/`, `text_encoder_2/`, `tokenizer/` and `tokenizer_2/`.
+
+        CheckpointMismatch; Unsupported from `arrange`, which decides how the language model computes.
+        """
+        return cls.with_language(Llama.load(root / "text_encoder", placement, arrange), root, placement)
 
     @classmethod
     def with_language(cls, language: LanguageModel, root: Path, placement: Placement) -> Self:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 
@@ -11,12 +10,10 @@ from cluster.chains import prefix_frames
 from cluster.records import Request
 from cluster.registry import MODELS
 from cluster.wiring import PROMPT
-from components import text_hunyuan, text_original, vae_hunyuan, vae_original
+from components import text_original, vae_hunyuan, vae_original
 from components.denoiser.avatar import CONNECTION_PROMPT
-from components.device import Placement
 from components.image import cover, letterbox
 from components.known import encode_known
-from components.llama_vllm import VllmLlama
 from components.media.image import read
 from components.text import TextEncoder
 from components.text_hunyuan import HunyuanTextEncoder
@@ -37,6 +34,7 @@ from deployments.inputs import input_bytes, input_file
 from deployments.portrait import WindowCondition, of_portrait, stored_portrait
 from deployments.room import Produced, Room
 from deployments.source import prefix_of
+from deployments.text_encoders import load_encoders
 from deployments.weights import Weights, kinds_of
 
 TEXT_PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", text_original.FILE, text_original.TOKENIZER)
@@ -50,8 +48,7 @@ class TextStage:
     """Prompt → TextContext, or PooledContext."""
 
     def __init__(self, weights: Weights) -> None:
-        self._encoders = weights.load(TextEncoder.load, kinds_of("wan"), text_original.FILE)
-        self._pooled = weights.load(_LANGUAGE[weights.pool.llama], kinds_of("hunyuan"), text_hunyuan.WEIGHTS)
+        self._encoders = load_encoders(weights)
         self._llama = weights.pool.llama
         self._weights = weights.identify(TEXT_PARTS)
 
@@ -59,19 +56,20 @@ class TextStage:
         request = room.request
         extended = (await room.open(PROMPT, PromptText)).text if PROMPT in room.work.inputs else None
         texts = {"context": extended or request.prompt}
-        if request.model in self._pooled:
-            return Produced({"context": await self._pooled_rows(room, texts["context"])})
+        encoder = self._encoders[request.model]
+        if isinstance(encoder, HunyuanTextEncoder):
+            return Produced({"context": await self._pooled_rows(room, encoder, texts["context"])})
         if MODELS[request.model].graph == "avatar":
             texts["connection"] = CONNECTION_PROMPT
-        values = {port: await self._rows(room, text) for port, text in texts.items()}
+        values = {port: await self._rows(room, encoder, text) for port, text in texts.items()}
         if request.guidance > 1:
-            negative = await self._rows(room, request.negative_prompt)
+            negative = await self._rows(room, encoder, request.negative_prompt)
             values = {port: TextContext(rows.prompt_BLD, negative.prompt_BLD) for port, rows in values.items()}
         return Produced(values)
 
-    async def _pooled_rows(self, room: Room, text: str) -> PooledContext:
+    async def _pooled_rows(self, room: Room, encoder: HunyuanTextEncoder, text: str) -> PooledContext:
         """A text's, beside the negative one where there is guidance."""
-        request, encoder = room.request, self._pooled[room.request.model]
+        request = room.request
         negative = request.negative_prompt if request.guidance > 1 else None
         return await room.recall(
             PooledContext,
@@ -80,26 +78,15 @@ class TextStage:
             lambda: room.compute(encoder.encode, text, negative),
         )
 
-    async def _rows(self, room: Room, text: str) -> TextContext:
+    async def _rows(self, room: Room, encoder: TextEncoder, text: str) -> TextContext:
         """One text's, without a negative one."""
-        model = room.request.model
         return await room.recall(
             TextContext,
-            self._weights[model],
+            self._weights[room.request.model],
             {"text": text},
-            lambda: room.compute(self._encoders[model].encode, text, None),
+            lambda: room.compute(encoder.encode, text, None),
             private=text not in CONSTANT_TEXTS,
         )
-
-
-def _with_vllm(root: Path, placement: Placement) -> HunyuanTextEncoder:
-    return HunyuanTextEncoder.with_language(VllmLlama.load(root / "text_encoder", placement), root, placement)
-
-
-_LANGUAGE: Mapping[str, Callable[[Path, Placement], HunyuanTextEncoder]] = {
-    "transformers": HunyuanTextEncoder.load,
-    "vllm": _with_vllm,
-}
 
 
 class ConditionStage:

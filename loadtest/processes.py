@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-RANKS = {"rank": "ray::DenoiserRank", "VAE rank": "ray::VaeRank"}
+RANKS = {"rank": "ray::DenoiserRank", "VAE rank": "ray::VaeRank", "text rank": "ray::TextRank"}
 REPLICA_TITLE = "ray::ServeReplica:skyreels:"
 
 

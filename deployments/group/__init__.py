@@ -4,6 +4,7 @@
     member      one process's part, whatever it computes: numbered commands, the world, inputs, failures
     rank        the same for the denoiser: weights, runs, collectives
     vae_rank    the same for the VAE: bands of pictures, and rank 0's segments
+    text_rank   the same for text encoders: parts of their layers
     ranks       all ranks as the controller sees them
     local       one rank on a thread of this process
     remote      ranks as Ray actors in the replica's placement group
@@ -13,7 +14,8 @@
     controller  the loop that admits, steps, snapshots, outlives breaks
     stage       the stages over a controller
 
-The controller's side (all but `member`, `rank`, `vae_rank` and `local`) holds no tensor and loads no tensor library.
+The controller's side (all but `member`, `rank`, `vae_rank`, `text_rank` and `local`) holds no tensor and loads no
+tensor library.
 """
 
 from deployments.group.stage import GroupDecode, GroupStage, start

@@ -21,7 +21,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.config import Config
-from cluster.pools import DENOISE, Pool
+from cluster.pools import DENOISE, TEXT, Pool
 from deployments.group.commands import Command, Failed, Outcome
 from deployments.group.ranks import GroupBroken
 
@@ -83,6 +83,21 @@ class VaeRank(RankProcess):
         return VaeMember(config, pool, rank)
 
 
+class TextRank(RankProcess):
+    """One rank that shares text encoders."""
+
+    @staticmethod
+    def _make(config: Config, pool: Pool, rank: int) -> Member:
+        from deployments.group.text_rank import TextMember  # noqa: PLC0415
+
+        return TextMember(config, pool, rank)
+
+
+def kind_of(pool: Pool) -> type[RankProcess]:
+    """What the ranks of a pool's group are."""
+    return {DENOISE: DenoiserRank, TEXT: TextRank}.get(pool.grouped[0], VaeRank)
+
+
 class RayRanks:
     """See `Ranks`."""
 
@@ -99,7 +114,7 @@ class RayRanks:
 
     async def start(self, on_death: Callable[[], None]) -> None:
         bundles = ray.util.get_current_placement_group()
-        kind = DenoiserRank if DENOISE in self._pool.grouped else VaeRank
+        kind = kind_of(self._pool)
         actor = ray.remote(max_restarts=0, num_cpus=self._pool.num_cpus, num_gpus=self._pool.num_gpus)(kind)
         options: dict[str, Any] = {"label_selector": self._pool.labels} if self._pool.labels else {}
         for rank in range(self._pool.ranks):

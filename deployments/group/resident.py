@@ -69,6 +69,8 @@ class Resident:
         """All of its steps: of the sampler, images to encode, or latent frames to decode."""
         request = self.call.request
         match self.call.work.call.ref.stage:
+            case "text":
+                return 1
             case "condition":
                 return len(request.images) or 1
             case "decode":
