@@ -139,6 +139,7 @@ def attack(story: Story) -> None:
     system = story.system
 
     def stepped(video: str) -> bool:
+        story.replicas()
         stage = stage_of(system.client.get(f"/v1/videos/{video}").json(), "denoise")
         return bool(stage["step"] > 2)  # its heartbeats have told of some work
 
