@@ -44,7 +44,7 @@ async def test_a_clip_from_text_and_what_moves_it(line: Line) -> None:
     assert upright.shape == (25, 112, 64, 3)
     _, again = await made(line, "t2v")
     assert np.array_equal(frames, again)
-    for changed in ({"negative_prompt": "rain"}, {"negative_prompt": ""}, {"guidance": 2.0}, {"steps": 3}):
+    for changed in ({"negative_prompt": ""}, {"guidance": 2.0}, {"steps": 3}):
         _, other = await made(line, "t2v", **changed)
         assert not np.array_equal(frames, other), changed
     _, alone = await made(line, "t2v", guidance=1.0)
@@ -96,30 +96,30 @@ async def test_forcing_goes_on_from_a_video(line: Line) -> None:
     assert response.json()["frames"] == 24
 
 
-@pytest.mark.parametrize(
-    ("model", "fields", "message"),
-    [
-        ("t2v", {"images": [PICTURE]}, "takes no reference images"),
-        ("t2v", {"steps": 51}, "steps must be 1 to 50"),
-        ("t2v", {"ar_step": 5}, "ar_step must be left out"),
-        ("t2v", {"guidance_image": 2.0}, "guidance_image must be 1 or left out"),
-        ("t2v", {"size": "960x540"}, "common sizes: 112x64, 64x112, 960x544, 544x960"),
-        ("t2v", {"aspect_ratio": "1:1"}, "aspect_ratio must be one of 16:9, 9:16"),
-        ("i2v", {}, "takes 1 to 1 reference images"),
-        ("df", {"ar_step": 11}, "ar_step must be 0 to 10"),
-        ("df", {"causal_block_size": 3}, "causal_block_size must be 1 or 5"),
-        ("df", {"addnoise_condition": 61}, "addnoise_condition must be 0 to 60"),
-        ("df", {"images": [PICTURE], "video": SOURCE}, "begins with images or with a video"),
-        ("df", {"images": [PICTURE], "causal_block_size": 5}, "no whole causal blocks"),
-        ("df", {"include_source": True}, "needs a video to continue"),
-        ("df", {"seconds": 61}, "seconds must be 1 to 60"),
-    ],
+REFUSED: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("t2v", {"images": [PICTURE]}, "takes no reference images"),
+    ("t2v", {"steps": 51}, "steps must be 1 to 50"),
+    ("t2v", {"ar_step": 5}, "ar_step must be left out"),
+    ("t2v", {"guidance_image": 2.0}, "guidance_image must be 1 or left out"),
+    ("t2v", {"size": "960x540"}, "common sizes: 112x64, 64x112, 960x544, 544x960"),
+    ("t2v", {"aspect_ratio": "1:1"}, "aspect_ratio must be one of 16:9, 9:16"),
+    ("i2v", {}, "takes 1 to 1 reference images"),
+    ("df", {"ar_step": 11}, "ar_step must be 0 to 10"),
+    ("df", {"causal_block_size": 3}, "causal_block_size must be 1 or 5"),
+    ("df", {"addnoise_condition": 61}, "addnoise_condition must be 0 to 60"),
+    ("df", {"images": [PICTURE], "video": SOURCE}, "begins with images or with a video"),
+    ("df", {"images": [PICTURE], "causal_block_size": 5}, "no whole causal blocks"),
+    ("df", {"include_source": True}, "needs a video to continue"),
+    ("df", {"seconds": 61}, "seconds must be 1 to 60"),
 )
-async def test_what_cannot_be_made_is_refused(line: Line, model: str, fields: dict[str, Any], message: str) -> None:
-    body = {"prompt": "a ball", "model": f"skyreels-v2-{model}", **fields}
-    response = await line.edge.client.post("/v1/videos", json=body)
-    assert response.status_code == 400
-    assert message in response.json()["error"]["message"]
+
+
+async def test_what_cannot_be_made_is_refused(line: Line) -> None:
+    for model, fields, message in REFUSED:
+        body = {"prompt": "a ball", "model": f"skyreels-v2-{model}", **fields}
+        response = await line.edge.client.post("/v1/videos", json=body)
+        assert response.status_code == 400, fields
+        assert message in response.json()["error"]["message"]
 
 
 async def test_wavespeed_and_runware_ask_for_the_same(line: Line) -> None:
