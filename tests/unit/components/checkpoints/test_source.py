@@ -22,7 +22,7 @@ def test_anything_else_is_a_hub_id_at_its_revision(tmp_path, monkeypatch):
     monkeypatch.setattr(source, "snapshot_download", fetch)
     assert resolve("owner/name", "v1", without=("transformer/*",)) == tmp_path
     assert (asked["repo_id"], asked["revision"]) == ("owner/name", "v1")
-    assert set(asked["allow_patterns"]) == {"*.json", "*.safetensors", "*.pth", "*.bin", "*merges.txt"}
+    assert set(asked["allow_patterns"]) == {"*.json", "*.safetensors", "*.pth", "*.bin", "*.jinja", "*merges.txt"}
     assert asked["ignore_patterns"] == ["transformer/*"]
 
 
