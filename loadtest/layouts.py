@@ -15,6 +15,11 @@ CHECKPOINTS: Mapping[str, str] = {
     "skyreels-v3-extend": "tiny-v2v",
     "skyreels-v3-shot": "tiny-v2v",
     "skyreels-v3-avatar": "tiny-a2v",
+    "skyreels-v2-t2v": "tiny-t2v",
+    "skyreels-v2-i2v": "tiny-i2v",
+    "skyreels-v2-df": "tiny-df",
+    "skyreels-v1-t2v": "tiny-v1-t2v",
+    "skyreels-v1-i2v": "tiny-v1-i2v",
 }
 ENCODERS = ("text", "audio", "vision")
 ROOM = ("condition", "source", "decode")
