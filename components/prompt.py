@@ -35,6 +35,11 @@ _INSTRUCTIONS: Mapping[str, str] = {
         looks. Describe what the subjects do from the first moment to the last, the place, the light, and how the camera
         is placed and moves.
     """,
+    "diffusion_forcing": """
+        The video is one continuous shot of up to a minute, and may begin with an image or go on from a video that you
+        cannot see. Describe who or what is seen, what it does one thing after the other so that something happens all
+        the time, the place, the light, and how the camera is placed and moves.
+    """,
     "single_shot_extension": """
         The video goes on from the last moment of a shot that you cannot see. Describe how the same subjects go on
         moving in the same place and how the camera goes on moving; there is no cut and nobody new.
@@ -53,6 +58,7 @@ _INSTRUCTIONS: Mapping[str, str] = {
         write what is said.
     """,
 }
+_SAME_AS = {"hunyuan_text_to_video": "text_to_video", "hunyuan_image_to_video": "image_to_video"}
 _MENTION = re.compile(r"(?<![\w@])@[\w-]+|\[[A-Z][A-Z_ -]*\]|\b(?:image|picture|reference) \d+\b", re.ASCII)
 _SENTENCE = re.compile(r"[.!?。！？](?=\s|$)")
 
@@ -83,7 +89,8 @@ class Writer(Protocol):
 
 def messages(task: str, prompt: str, images: int) -> list[dict[str, str]]:
     """What a chat model is asked. `task` is a model's (`text_to_video` …); unknown ones are asked for a caption."""
-    instruction = _INSTRUCTIONS.get(task, _INSTRUCTIONS["text_to_video"]).replace("{images}", str(images))
+    wanted = _INSTRUCTIONS.get(_SAME_AS.get(task, task), _INSTRUCTIONS["text_to_video"])
+    instruction = wanted.replace("{images}", str(images))
     system = " ".join(f"{_SHARED} {instruction}".split())
     return [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
 

@@ -28,7 +28,7 @@ from loadtest.statistics import ratio
 
 REFERENCE = "monolith"
 LAYOUT_NAMES = (REFERENCE, "original", "shared", "apart")
-MIXES = ("r2v", "avatar", "all-v3")
+MIXES = ("r2v", "avatar", "all-v3", "v2")
 SHARES = (0.5, 0.85)
 USERS = 4  # of the closed loop: more than any layout works on at once
 HEAD = ("mix", "load", "layout", "seeds", "what", "value", "over the tuned monolith's")

@@ -70,6 +70,8 @@ def test_whatever_is_answered_there_is_a_prompt(answer: str, prompt: str) -> Non
 
 def test_every_task_is_asked_for_what_it_needs() -> None:
     asked = {model.task: messages(model.task, "a ball", 3)[0]["content"] for model in MODELS.values()}
+    for task in ("text_to_video", "image_to_video"):  # V1 and V2 are asked alike
+        assert asked.pop(f"hunyuan_{task}") == asked[task]
     assert len(set(asked.values())) == len(asked)
     assert "there are 3" in asked["reference_to_video"]
     for cut in ("Cut-In", "Cut-Out", "Shot/Reverse Shot", "Multi-Angle", "Cut Away"):
