@@ -9,9 +9,9 @@ AIPERF := .aiperf
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-vllm serve smoke test test-unit test-integration check fmt bench bench-api bench-cache \
-	bench-chains bench-exchange bench-prompt bench-watching boundary fuzz soak stress chaos load load-baselines aiperf perf-check chart \
-	monitoring clean
+.PHONY: help install install-vllm serve smoke test test-unit test-integration test-long check fmt bench bench-api \
+	bench-cache bench-chains bench-exchange bench-prompt bench-watching boundary fuzz soak stress chaos load load-baselines \
+	aiperf perf-check chart monitoring clean
 
 help: ## Shows this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 20
@@ -39,10 +39,13 @@ smoke: install ## Serves, makes one video, stops.
 test: test-unit test-integration ## Passes every test that needs no GPU.
 
 test-unit: install ## The tests that start no whole system, on two cores.
-	$(BIN)/pytest -n 2 -m 'not integration'
+	$(BIN)/pytest -n 2 -m 'not integration and not long and not stress'
 
 test-integration: install ## The tests that start whole systems.
-	$(BIN)/pytest -m 'integration and not stress'
+	$(BIN)/pytest -m 'integration and not stress and not long'
+
+test-long: install ## More tests of whole systems: redeployments, a restart, a real Prometheus (minutes).
+	$(BIN)/pytest -m 'long and not stress'
 
 check: install ## Lint, types, spelling.
 	$(BIN)/ruff format --check .

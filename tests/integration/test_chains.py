@@ -144,6 +144,7 @@ def test_v1_under_wavespeeds_path_equals_the_monolith_and_makes_videos_of_text(
     assert probe_video(chains.content(other["id"])).frames == FRAMES["v1"]
 
 
+@pytest.mark.long
 def test_two_avatars_and_an_extension_interleave(chains: System, oracle: dict[str, str]) -> None:
     """While a chunk of one chain is decoded, the group denoises another chain's."""
     asked = ["avatar", "avatar", "extension"]

@@ -110,6 +110,7 @@ def test_a_rank_dies_or_hangs(deep: System, undisturbed: str, number: signal.Sig
     assert len(deep.ranks()) == 2
 
 
+@pytest.mark.long
 def test_restart_of_the_whole_system_with_queued_and_running_jobs(deep: System, undisturbed: str) -> None:
     running = deep.submit(**LONG)
     queued = [deep.submit() for _ in range(3)]

@@ -17,6 +17,7 @@ def drop_unfinished(system: System) -> None:
             system.client.delete(f"/v1/videos/{job['id']}")
 
 
+@pytest.mark.long
 def test_ids_that_do_not_exist(system: System) -> None:
     fuzz(system.url, examples=3)
     drop_unfinished(system)

@@ -16,7 +16,7 @@ from loadtest.runner import Runner, Target
 from loadtest.slo import residual_s, summarise
 from tests.integration.system import System
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 
 class Quiet:

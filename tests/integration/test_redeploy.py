@@ -14,7 +14,7 @@ from cluster.serve_config import serve_config
 from loadtest.processes import lives
 from tests.integration.system import System, stage_of, until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 VERSIONS = count(1)
 

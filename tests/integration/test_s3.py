@@ -1,4 +1,4 @@
-"""A whole system whose files lie in S3: from upload to an empty bucket, and through an outage."""
+"""A whole system whose files lie in S3: from upload to deletion, and through an outage."""
 
 from __future__ import annotations
 
@@ -66,6 +66,11 @@ def submit(system: System, images: list[str]) -> dict[str, Any]:
     return job
 
 
+def kept(s3: S3, bucket: str) -> list[str]:
+    """Everything in the bucket but encodings, which wait for the next request."""
+    return [key for key in s3.keys(bucket) if not key.startswith(f"{PREFIX}/cache/")]
+
+
 def redirected(system: System, path: str) -> httpx.Response:
     """What a client gets that follows redirects, out of the bucket."""
     answer = system.client.get(path)
@@ -83,7 +88,7 @@ def begun_again(system: System, job_id: str) -> bool:
     return len(ready) > len(set(ready))
 
 
-def test_from_upload_to_an_empty_bucket(works: System, s3: S3, bucket: str) -> None:
+def test_from_upload_to_deletion(works: System, s3: S3, bucket: str) -> None:
     images = [upload(works, name) for name in ("ball.png", "triangle.png")]
     job = submit(works, images)
     path = f"/v1/videos/{job['id']}"
@@ -107,7 +112,7 @@ def test_from_upload_to_an_empty_bucket(works: System, s3: S3, bucket: str) -> N
     assert all(redirected(works, f"{path}/{name}").content for name in names)
     assert any(key.startswith(f"{PREFIX}/jobs/{job['id']}/outputs/") for key in s3.keys(bucket))
     assert works.client.delete(path).is_success
-    until("the bucket is empty", lambda: not s3.keys(bucket))
+    until("the bucket holds nothing of it", lambda: not kept(s3, bucket))
     assert s3.uploads(bucket) == []
     assert not (works.folder / "state" / "artifacts").exists()
 
@@ -127,4 +132,4 @@ def test_an_outage_costs_a_running_job_time_and_nothing_else(works: System, s3: 
     assert len(redirected(works, f"/v1/videos/{job['id']}/content").content) > 1000
     for path in (f"/v1/videos/{job['id']}", f"/v1/files/{image}"):
         assert works.client.delete(path).is_success
-    until("the bucket is empty", lambda: not s3.keys(bucket))
+    until("the bucket holds nothing of it", lambda: not kept(s3, bucket))

@@ -209,6 +209,7 @@ async def test_a_cancelled_job_keeps_what_can_be_watched_and_a_deleted_one_nothi
     assert not (decoding.folder / "artifacts" / "jobs" / "j1").exists()
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_clip(tmp_path: Path) -> None:
     """In a process of its own. The allocator gives freed blocks back at once, so its peak is what was in use."""
     short, long = 33, 129
