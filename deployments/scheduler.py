@@ -93,6 +93,7 @@ class Scheduler:
         # Half of the object store: the rest is for values on their way.
         self._hints: HintTable[Any] = HintTable(limit_nbytes=config.ray.object_store_nbytes // 2)
         self._grace = Grace(self._timing.lease_ttl_s)
+        self._cached_nbytes = 0  # at the last sweep
         self._due = dict.fromkeys(("sweep", "cache", "orphans", "placement", "metrics"), 0.0)
         self._work = self._store.watch(Topic.WORK, poll_s=self._timing.poll_s)
         self._turns: Mapping[str, asyncio.Lock] = {stage: asyncio.Lock() for stage in handles}
@@ -177,13 +178,14 @@ class Scheduler:
         if self._is_due("sweep", SWEEP_S):
             await self._sweeper.sweep()
         if self._is_due("cache", CACHE_S) and (swept := await self._cache_sweeper.sweep()) is not None:
-            self._metrics.cache_nbytes.set(swept.nbytes)
+            self._cached_nbytes = swept.nbytes
             self._metrics.cache_evictions.inc(swept.evicted)
         if self._is_due("orphans", ORPHANS_S):
             await self._sweeper.sweep_orphans()
         if self._is_due("placement", PLACEMENT_S):
             await self._look_at_placement()
         if self._is_due("metrics", METRICS_S):
+            self._metrics.cache_nbytes.set(self._cached_nbytes)
             state = await self._store.state(worker_ttl_s=self._timing.lease_ttl_s)
             self._metrics.cluster.tell(state, await self._store.count_jobs(), await self._store.backlog())
 

@@ -85,6 +85,7 @@ class StageReplica:
 
     async def check_health(self) -> None:
         """Serve replaces the replica when this raises."""
+        self._metrics.cache.tell()
         await self._drain.seen()
         if not self._keeper.healthy:
             raise RuntimeError("the heartbeat loop has ended")

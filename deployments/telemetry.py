@@ -154,12 +154,18 @@ class CacheMetrics:
 
     def __init__(self) -> None:
         self._lookups = CounterMetric("skyreels_cache_lookups_total")
-        self._nbytes = Gauge("skyreels_cache_memory_bytes")
+        self._memory = Gauge("skyreels_cache_memory_bytes")
+        self._nbytes = 0
 
     def looked_up(self, stage: str, found: str, nbytes: int) -> None:
         """One look-up; `found`: in memory, in the store, on its way (flight), or nothing."""
         self._lookups.inc(tags={"stage": stage, "found": found})
-        self._nbytes.set(nbytes)
+        self._nbytes = nbytes
+        self.tell()
+
+    def tell(self) -> None:
+        """Says again what is held, or Ray forgets it."""
+        self._memory.set(self._nbytes)
 
 
 class StoreMetrics:
@@ -292,6 +298,7 @@ class SchedulerMetrics:
         self.cache_nbytes = Gauge("skyreels_cache_store_bytes")
         self.cache_evictions = CounterMetric("skyreels_cache_evictions_total")
         self.leading = Gauge("skyreels_scheduler_leading")
+        self.cache_evictions.begin()
         self.dispatched.begin(stage=stages)
         self.lost.begin(stage=stages)
         self.events.begin(event=("lease_expired", "call_lost", "misplaced"))
