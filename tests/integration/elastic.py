@@ -122,7 +122,7 @@ def burst(story: Story) -> None:
     until("dispatching is paused", lambda: any(paused in line for line in story.logs()), period_s=0.2)
     ids = {"chain": extend(system, f"http://127.0.0.1:{story.collector.port}/hook")}
     ids |= {f"burst {number}": system.submit(seed=str(number), n="2")["id"] for number in range(BURST)}
-    ids["doomed"] = system.submit(seed="99")["id"]
+    ids["doomed"] = system.submit(seed="99", aspect_ratio="1:1")["id"]  # so that no encoding of it is kept
     for path in system.folder.rglob(f"{ids['doomed']}/inputs/*"):
         path.unlink()
     # Every pool on the way of the work starts although none of it has begun; with all there, nothing begins.

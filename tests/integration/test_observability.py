@@ -19,7 +19,7 @@ from tests.integration.elastic import CALLER, ELASTIC, SCALED, Story, elastic
 from tests.integration.system import until
 from tests.integration.watching import CHART, Span
 
-pytestmark = [pytest.mark.integration, pytest.mark.stress, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(900)]
 
 TRACE, PARENT = CALLER.split("-")[1:3]
 MOST_SERIES = 800  # of ours that one process may have
