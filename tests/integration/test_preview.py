@@ -70,6 +70,7 @@ def test_a_player_sees_the_final_frames_early(deep: System) -> None:
     until("its files are gone", lambda: not preview_folder(deep, job["id"]).exists())
 
 
+@pytest.mark.long
 def test_a_killed_decoder_is_invisible_to_the_player(deep: System) -> None:
     job = deep.submit(**LONG)
     before = begun(deep, job["id"], least=2)

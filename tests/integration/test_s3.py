@@ -20,7 +20,7 @@ from tests.integration.conftest import HASTE, laptop, started
 from tests.integration.system import DATA, System, until
 from tests.s3 import CREDENTIALS, S3
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 PREFIX = "install/one"
 
 
